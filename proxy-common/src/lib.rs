@@ -1,0 +1,106 @@
+//! What both sides of weir share: the layout of the pinned maps, and nothing else.
+//!
+//! Every row is `repr(C)`, has no padding, no `bool`, no `Option` and no enum with data, because two compilers
+//! build the two sides. Addresses are 16 bytes in network order (IPv4 is v4-mapped), ports are host-order numbers,
+//! so that `bpftool map dump pinned` prints rows that a person can read. `docs/maps.md` lists every map with its
+//! writer, readers, life cycle, and what happens when it is full.
+
+#![no_std]
+
+pub mod address;
+pub mod backend;
+pub mod config;
+pub mod event;
+pub mod flow;
+pub mod layout;
+pub mod net;
+pub mod service;
+pub mod socket;
+
+pub use address::{Address, AddressKind};
+pub use backend::{Backend, BackendRange, BackendState};
+pub use config::{Meta, MonitorLease, NodeConfig};
+pub use event::{Event, EventKind, Reason};
+pub use flow::{Direction, Flow, FlowKey, FlowState, Fragment, FragmentKey, Hook, Nat};
+pub use layout::ABI_VERSION;
+pub use net::{Be16, Ip, Protocol};
+pub use service::{
+    Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy,
+};
+pub use socket::{Socket, SocketKey};
+
+/// Names of the pinned maps, one place for both sides.
+pub mod maps {
+    /// Address → what the address is to this node.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// Frontend → service and its backend ranges: the publish point of every change.
+    pub const SERVICES: &str = "SERVICES";
+    /// Slot → backend address; a service's backends are one contiguous slab.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// Backend id → generation, whether it serves, and how often it was chosen.
+    pub const BACKEND_STATE: &str = "BACKEND_STATE";
+    /// Service id × class → round-robin cursor.
+    pub const CURSORS: &str = "CURSORS";
+    /// Service id → namespace, name and port name.
+    pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
+    /// Five-tuple × hook → translation of one connection.
+    pub const FLOWS: &str = "FLOWS";
+    /// IP fragment → ports of the datagram it belongs to.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Socket cookie × address → what the socket hook translated.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// The node's configuration, one row.
+    pub const CONFIG: &str = "CONFIG";
+    /// ABI version and clock source, one row.
+    pub const META: &str = "META";
+    /// Until when somebody listens to `EVENTS`, one row.
+    pub const MONITOR: &str = "MONITOR";
+    /// Ring buffer of new flows, drops and rejects, filled while a monitor listens.
+    pub const EVENTS: &str = "EVENTS";
+    /// Reason → packets, per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Working memory of the packet programs, per CPU; not pinned.
+    pub const SCRATCH: &str = "SCRATCH";
+
+    /// Every map that is pinned by name, in the order in which documents list them.
+    pub const PINNED: [&str; 14] = [
+        ADDRESSES,
+        SERVICES,
+        BACKENDS,
+        BACKEND_STATE,
+        CURSORS,
+        SERVICE_NAMES,
+        FLOWS,
+        FRAGMENTS,
+        SOCKETS,
+        CONFIG,
+        META,
+        MONITOR,
+        EVENTS,
+        COUNTERS,
+    ];
+}
+
+/// Map sizes, in rows.
+pub mod limits {
+    /// Addresses that this node must look at: ClusterIPs, VIPs and its own.
+    pub const ADDRESSES: usize = 1 << 17;
+    /// Frontends.
+    pub const SERVICES: usize = 1 << 17;
+    /// Backend slots over all slabs, old and new ones of a change included.
+    pub const BACKENDS: usize = 1 << 18;
+    /// Distinct (service port, endpoint) pairs.
+    pub const BACKEND_STATE: usize = 1 << 18;
+    /// Service ports; ids are below this.
+    pub const SERVICE_IDS: usize = 1 << 16;
+    /// Cursors: one per service id and class (cluster, local).
+    pub const CURSORS: usize = SERVICE_IDS * 2;
+    /// Flow rows: two for a connection, one for each direction.
+    pub const FLOWS: usize = 1 << 17;
+    /// Fragmented datagrams in flight.
+    pub const FRAGMENTS: usize = 1 << 12;
+    /// Rows of translated sockets.
+    pub const SOCKETS: usize = 1 << 16;
+    /// Bytes of the event ring.
+    pub const EVENT_BYTES: usize = 1 << 20;
+}

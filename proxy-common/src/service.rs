@@ -1,0 +1,115 @@
+//! `SERVICES`, `CURSORS` and `SERVICE_NAMES`: a frontend, whose turn it is, and what people call it.
+
+use crate::backend::BackendRange;
+use crate::layout::byte_enum;
+use crate::net::Ip;
+
+/// Key of `SERVICES`: one row per frontend.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ServiceKey {
+    /// The virtual address; [`Ip::UNSPECIFIED`] for a node port, which is served on many addresses.
+    pub address: Ip,
+    /// Port, host order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// A [`Scope`].
+    pub scope: u8,
+}
+
+byte_enum! {
+    /// Which addresses a frontend key stands for.
+    pub enum Scope {
+        /// The address in the key.
+        Address = 0,
+        /// IPv4 addresses of the node that serve node ports; the key's address is unspecified.
+        NodePortV4 = 4,
+        /// IPv6 addresses of the node that serve node ports; the key's address is unspecified.
+        NodePortV6 = 6,
+    }
+}
+
+/// A row of `SERVICES`: who answers for a frontend.
+///
+/// Replacing this row is the one publish point of a change: a packet sees the old set of backends or the new one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Service {
+    /// Index into `CURSORS` (× class) and key of `SERVICE_NAMES`; the same for all frontends of a service port.
+    pub id: u32,
+    /// Counts reuses of `id`.
+    pub generation: u32,
+    /// Usable backends anywhere in the cluster.
+    pub cluster: BackendRange,
+    /// Usable backends on this node.
+    pub local: BackendRange,
+    /// An [`Algorithm`].
+    pub algorithm: u8,
+    /// A [`FrontendKind`].
+    pub kind: u8,
+    /// A [`TrafficPolicy`].
+    pub policy: u8,
+    /// Always zero.
+    pub reserved: u8,
+}
+
+byte_enum! {
+    /// How a backend is picked for a new flow.
+    pub enum Algorithm {
+        /// Each backend in turn.
+        RoundRobin = 0,
+    }
+}
+
+byte_enum! {
+    /// Where a frontend comes from in the Service object.
+    pub enum FrontendKind {
+        /// `spec.clusterIPs`: for clients of the cluster only.
+        ClusterIp = 1,
+        /// `spec.ports[].nodePort`: for everybody.
+        NodePort = 2,
+    }
+}
+
+byte_enum! {
+    /// `internalTrafficPolicy` (ClusterIP) or `externalTrafficPolicy` (NodePort).
+    pub enum TrafficPolicy {
+        /// All usable backends.
+        Cluster = 0,
+        /// Only backends on this node; none here means that the packet is dropped (KEP-2086).
+        Local = 1,
+    }
+}
+
+/// A row of `CURSORS`: whose turn it is. One cache line, so that two busy services do not share one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cursor {
+    /// Flows started so far, plus a random start; backend = `next % count`.
+    pub next: u64,
+    /// Always zero: the rest of the cache line.
+    pub reserved: [u64; 7],
+}
+
+/// A row of `SERVICE_NAMES`, keyed by service id: what people call a service port.
+///
+/// Lengths are those of the API: DNS labels of 63 bytes, port names of 15 (RFC 6335), zero-padded.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServiceName {
+    /// Namespace.
+    pub namespace: [u8; 64],
+    /// Name of the Service.
+    pub name: [u8; 64],
+    /// Name of the port; empty if the Service has one unnamed port.
+    pub port_name: [u8; 16],
+    /// Counts reuses of the id.
+    pub generation: u32,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// 4 or 6: the family whose endpoints this service port has.
+    pub family: u8,
+    /// Always zero.
+    pub reserved: u16,
+}

@@ -1,0 +1,39 @@
+//! `SOCKETS`: what the socket hook told a socket, so that it can be told the same again.
+
+use crate::net::Ip;
+
+/// Key of `SOCKETS`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SocketKey {
+    /// The kernel's cookie of the socket, unique until reboot.
+    pub cookie: u64,
+    /// `ToService`: the frontend. `FromBackend`: the backend.
+    pub address: Ip,
+    /// Port of `address`, host order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// A [`crate::Direction`].
+    pub direction: u8,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// A row of `SOCKETS`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Socket {
+    /// `ToService`: the backend. `FromBackend`: the frontend.
+    pub address: Ip,
+    /// Port of `address`, host order.
+    pub port: u16,
+    /// Always zero.
+    pub reserved: u16,
+    /// Id of the service port.
+    pub service: u32,
+    /// Key of `BACKEND_STATE`.
+    pub backend_id: u32,
+    /// Generation of `backend_id` when the row was made.
+    pub backend_generation: u32,
+}
