@@ -1,0 +1,220 @@
+//! The pinned maps, typed: opened by the agent after it loaded the programs, and by the inspection commands without.
+
+use std::fmt::Debug;
+use std::io;
+use std::path::PathBuf;
+
+use aya::Pod;
+use aya::maps::{Map, MapData, MapInfo, MapType, PerCpuArray};
+use proxy_common::maps as names;
+use proxy_common::{
+    Address, Backend, BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta,
+    MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
+};
+
+use super::pins::Pins;
+use super::table::{Rows, Slots};
+
+pub use super::table::MapError;
+
+/// Why the pinned maps cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing is pinned there.
+    #[error(
+        "there is no {path}: weir does not run here; start `weir agent`, or name its BPF file system with --bpffs"
+    )]
+    NotPinned {
+        /// What was looked for.
+        path: PathBuf,
+    },
+    /// Not allowed.
+    #[error("may not open {path}: run as root, or with CAP_BPF and CAP_NET_ADMIN")]
+    Permission {
+        /// What was opened.
+        path: PathBuf,
+    },
+    /// Another layout than this build knows.
+    #[error(
+        "{path} has {property} {found}, and this build of weir wants {wanted}: another version made it; \
+         stop the agent, run `weir cleanup`, and start again"
+    )]
+    Layout {
+        /// The map.
+        path: PathBuf,
+        /// What is different.
+        property: &'static str,
+        /// As it is.
+        found: String,
+        /// As it should be.
+        wanted: String,
+    },
+    /// The kernel refused.
+    #[error("cannot open {path}: {source}; is it on a BPF file system?")]
+    Syscall {
+        /// What was opened.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+}
+
+/// What a map must be for this build.
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    rows: usize,
+}
+
+const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
+    Shape {
+        name,
+        kind,
+        key: size_of::<K>(),
+        value: size_of::<V>(),
+        rows,
+    }
+}
+
+/// Every pinned map.
+pub(super) const SHAPES: [Shape; 14] = [
+    shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
+    shape::<ServiceKey, Service>(names::SERVICES, MapType::Hash, limits::SERVICES),
+    shape::<u32, Backend>(names::BACKENDS, MapType::Array, limits::BACKENDS),
+    shape::<u32, BackendState>(names::BACKEND_STATE, MapType::Array, limits::BACKEND_STATE),
+    shape::<u32, Cursor>(names::CURSORS, MapType::Array, limits::CURSORS),
+    shape::<u32, ServiceName>(names::SERVICE_NAMES, MapType::Hash, limits::SERVICE_IDS),
+    shape::<FlowKey, Flow>(names::FLOWS, MapType::LruHash, limits::FLOWS),
+    shape::<FragmentKey, Fragment>(names::FRAGMENTS, MapType::LruHash, limits::FRAGMENTS),
+    shape::<SocketKey, Socket>(names::SOCKETS, MapType::LruHash, limits::SOCKETS),
+    shape::<u32, NodeConfig>(names::CONFIG, MapType::Array, 1),
+    shape::<u32, Meta>(names::META, MapType::Array, 1),
+    shape::<u32, MonitorLease>(names::MONITOR, MapType::Array, 1),
+    shape::<(), ()>(names::EVENTS, MapType::RingBuf, limits::EVENT_BYTES),
+    shape::<u32, u64>(
+        names::COUNTERS,
+        MapType::PerCpuArray,
+        proxy_common::Reason::COUNT,
+    ),
+];
+
+impl Shape {
+    /// Compares a map that is pinned with what this build wants.
+    pub(super) fn check(&self, path: PathBuf, info: &MapInfo) -> Result<(), OpenError> {
+        let kind = info
+            .map_type()
+            .map_or_else(|_| "an unknown kind".to_owned(), |kind| format!("{kind:?}"));
+        let numbers = |number: u32| number.to_string();
+        let facts = [
+            ("the kind", kind, format!("{:?}", self.kind)),
+            (
+                "a key size of",
+                numbers(info.key_size()),
+                self.key.to_string(),
+            ),
+            (
+                "a value size of",
+                numbers(info.value_size()),
+                self.value.to_string(),
+            ),
+            (
+                "a capacity of",
+                numbers(info.max_entries()),
+                self.rows.to_string(),
+            ),
+        ];
+        for (property, found, wanted) in facts {
+            if found != wanted {
+                return Err(OpenError::Layout {
+                    path,
+                    property,
+                    found,
+                    wanted,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Typed handles over the pinned maps.
+pub struct Maps {
+    pub(super) pins: Pins,
+    pub(super) addresses: Rows<Ip, Address>,
+    pub(super) services: Rows<ServiceKey, Service>,
+    pub(super) backends: Slots<Backend>,
+    pub(super) states: Slots<BackendState>,
+    pub(super) cursors: Slots<Cursor>,
+    pub(super) names: Rows<u32, ServiceName>,
+    pub(super) flows: Rows<FlowKey, Flow>,
+    pub(super) fragments: Rows<FragmentKey, Fragment>,
+    pub(super) sockets: Rows<SocketKey, Socket>,
+    pub(super) config: Slots<NodeConfig>,
+    pub(super) meta: Slots<Meta>,
+    pub(super) monitor: Slots<MonitorLease>,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Opens what is pinned, after a look at each map's layout.
+    pub fn open(pins: &Pins) -> Result<Self, OpenError> {
+        Ok(Self {
+            addresses: rows(pins, names::ADDRESSES)?,
+            services: rows(pins, names::SERVICES)?,
+            backends: slots(pins, names::BACKENDS)?,
+            states: slots(pins, names::BACKEND_STATE)?,
+            cursors: slots(pins, names::CURSORS)?,
+            names: rows(pins, names::SERVICE_NAMES)?,
+            flows: rows(pins, names::FLOWS)?,
+            fragments: rows(pins, names::FRAGMENTS)?,
+            sockets: rows(pins, names::SOCKETS)?,
+            config: slots(pins, names::CONFIG)?,
+            meta: slots(pins, names::META)?,
+            monitor: slots(pins, names::MONITOR)?,
+            counters: convert(pins, names::COUNTERS)?,
+            pins: pins.clone(),
+        })
+    }
+
+    /// Where the maps are pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+}
+
+fn rows<K: Pod + Debug, V: Pod>(pins: &Pins, name: &'static str) -> Result<Rows<K, V>, OpenError> {
+    Ok(Rows::new(name, convert(pins, name)?))
+}
+
+fn slots<V: Pod>(pins: &Pins, name: &'static str) -> Result<Slots<V>, OpenError> {
+    Ok(Slots::new(name, convert(pins, name)?))
+}
+
+/// Opens a pinned map as the typed handle that the caller wants.
+pub(super) fn convert<T>(pins: &Pins, name: &'static str) -> Result<T, OpenError>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let path = pins.map(name);
+    let open = |error| open_error(path.clone(), error);
+    let data = MapData::from_pin(&path).map_err(open)?;
+    if let Some(shape) = SHAPES.iter().find(|shape| shape.name == name) {
+        shape.check(path.clone(), &data.info().map_err(open)?)?;
+    }
+    T::try_from(Map::from_map_data(data).map_err(open)?).map_err(open)
+}
+
+/// Sorts an error of aya about a pinned map by its kind.
+pub(super) fn open_error(path: PathBuf, error: aya::maps::MapError) -> OpenError {
+    let source = match error {
+        aya::maps::MapError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    };
+    match source.kind() {
+        io::ErrorKind::NotFound => OpenError::NotPinned { path },
+        io::ErrorKind::PermissionDenied => OpenError::Permission { path },
+        _ => OpenError::Syscall { path, source },
+    }
+}

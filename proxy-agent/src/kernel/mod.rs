@@ -1,0 +1,35 @@
+//! The only part of the agent that talks to the kernel: bpf(2), the BPF file system, netlink.
+//!
+//! ```text
+//!  load ──▶ Kernel { maps, programs }       maps: apply(step), adopt(), typed readers for the CLI
+//!                       │
+//!                       ▼
+//!  Interfaces::start(programs) ──▶ snapshots: local addresses, what is attached where
+//!  Sweeper::open(pins).run()   ──▶ walks: frontends that flows still use
+//! ```
+//!
+//! Links and maps are pinned: when the agent ends, however it ends, the programs go on serving.
+
+mod attach;
+mod cleanup;
+mod clock;
+mod events;
+mod flows;
+mod inspect;
+mod interfaces;
+mod load;
+mod maps;
+mod pins;
+mod sys;
+mod table;
+
+pub use attach::Programs;
+pub use cleanup::{CleanupError, cleanup};
+pub use clock::monotonic_seconds;
+pub use events::EventReader;
+pub use flows::{SWEEP_INTERVAL, Sweeper, Walk};
+pub use inspect::{Fill, Flows};
+pub use interfaces::{Class, Interface, InterfaceAddress, Interfaces, Rules, Snapshot};
+pub use load::{Features, Kernel, KernelLog, LoadError, Options, load};
+pub use maps::{MapError, Maps, OpenError};
+pub use pins::{DEFAULT_BPFFS, Pins};
