@@ -1,0 +1,206 @@
+//! Objects by name and kind: what a source hands in, and what a problem is about.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::api::{ApiEndpointSlice, ApiNode, ApiService, Metadata};
+
+/// Namespace and name of an object; the namespace of a Node is empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.pad(&self.name)
+        } else {
+            f.pad(&format!("{}/{}", self.namespace, self.name))
+        }
+    }
+}
+
+/// A kind of object that weir reads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `v1` Node.
+    Node,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
+
+    /// By the words of a manifest; `None` if weir does not read it.
+    pub fn from_words(api_version: &str, kind: &str) -> Option<Self> {
+        match (api_version, kind) {
+            ("v1", "Service") => Some(Self::Service),
+            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Self::EndpointSlice),
+            ("v1", "Node") => Some(Self::Node),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+        })
+    }
+}
+
+/// An object as a source read it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// A Service.
+    Service(ApiService),
+    /// An EndpointSlice.
+    EndpointSlice(ApiEndpointSlice),
+    /// A Node.
+    Node(ApiNode),
+}
+
+impl Object {
+    /// Reads one manifest. `None`: a kind that weir does not use.
+    pub fn from_value(value: Value) -> Result<Option<Self>, DecodeError> {
+        let word = |name: &str| {
+            value
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let (api_version, kind) = (word("apiVersion"), word("kind"));
+        if kind.is_empty() {
+            return Err(DecodeError::NoKind);
+        }
+        let Some(kind) = Kind::from_words(&api_version, &kind) else {
+            return Ok(None);
+        };
+        let metadata = |name: &str| {
+            let text = value
+                .get("metadata")
+                .and_then(|metadata| metadata.get(name))
+                .and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        let name = full_name(kind, metadata("namespace"), metadata("name"));
+        if name.name.is_empty() {
+            return Err(DecodeError::NoName { kind });
+        }
+        let object = match kind {
+            Kind::Service => serde_json::from_value(value).map(Self::Service),
+            Kind::EndpointSlice => serde_json::from_value(value).map(Self::EndpointSlice),
+            Kind::Node => serde_json::from_value(value).map(Self::Node),
+        };
+        object
+            .map(Some)
+            .map_err(|source| DecodeError::Shape { kind, name, source })
+    }
+
+    /// What kind of object this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Node(_) => Kind::Node,
+        }
+    }
+
+    /// Its name, with the namespace that a missing one stands for.
+    pub fn name(&self) -> ObjectName {
+        let metadata = self.metadata();
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        full_name(self.kind(), text(&metadata.namespace), text(&metadata.name))
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Service(service) => &service.metadata,
+            Self::EndpointSlice(slice) => &slice.metadata,
+            Self::Node(node) => &node.metadata,
+        }
+    }
+}
+
+/// The name under which an object is known: no namespace for a Node, `default` where none is written.
+fn full_name(kind: Kind, namespace: String, name: String) -> ObjectName {
+    let namespace = match kind {
+        Kind::Node => String::new(),
+        _ if namespace.is_empty() => "default".to_owned(),
+        _ => namespace,
+    };
+    ObjectName { namespace, name }
+}
+
+/// Why a manifest is not an object.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not even a kind.
+    #[error("a document without `kind`: every manifest needs `apiVersion` and `kind`")]
+    NoKind,
+    /// No name to know it by.
+    #[error("{kind} without `metadata.name`: give it one")]
+    NoName {
+        /// Its kind.
+        kind: Kind,
+    },
+    /// A field has another type than the API says.
+    #[error("{kind} {name}: {source}; correct that field")]
+    Shape {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: ObjectName,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+}
+
+/// Something an operator should know about one object. It costs what the sentence says, and nothing else.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Problem {
+    /// Kind and name, as `Service default/web`.
+    pub object: String,
+    /// What is wrong, what it costs, and what to do.
+    pub what: String,
+}
+
+impl Problem {
+    /// About one object.
+    pub fn new(kind: Kind, name: &ObjectName, what: impl Into<String>) -> Self {
+        Self {
+            object: format!("{kind} {name}"),
+            what: what.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.what)
+    }
+}
