@@ -12,6 +12,7 @@ use proxy_common::{
     MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
 };
 
+use super::bpffs::Lock;
 use super::pins::Pins;
 use super::table::{Rows, Slots};
 
@@ -155,6 +156,8 @@ pub struct Maps {
     pub(super) meta: Slots<Meta>,
     pub(super) monitor: Slots<MonitorLease>,
     pub(super) counters: PerCpuArray<MapData, u64>,
+    /// The right to write, if these are the agent's.
+    pub(super) lock: Option<Lock>,
 }
 
 impl Maps {
@@ -175,6 +178,7 @@ impl Maps {
             monitor: slots(pins, names::MONITOR)?,
             counters: convert(pins, names::COUNTERS)?,
             pins: pins.clone(),
+            lock: None,
         })
     }
 
@@ -190,6 +194,15 @@ fn rows<K: Pod + Debug, V: Pod>(pins: &Pins, name: &'static str) -> Result<Rows<
 
 fn slots<V: Pod>(pins: &Pins, name: &'static str) -> Result<Slots<V>, OpenError> {
     Ok(Slots::new(name, convert(pins, name)?))
+}
+
+/// The row of `META`, read before the other maps are trusted.
+pub(super) fn meta(pins: &Pins) -> Result<Meta, OpenError> {
+    let map: Slots<Meta> = slots(pins, names::META)?;
+    map.get(0).map_err(|error| OpenError::Syscall {
+        path: pins.map(names::META),
+        source: io::Error::other(error),
+    })
 }
 
 /// Opens a pinned map as the typed handle that the caller wants.

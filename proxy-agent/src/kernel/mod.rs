@@ -11,8 +11,11 @@
 //! Links and maps are pinned: when the agent ends, however it ends, the programs go on serving.
 
 mod attach;
+mod bpffs;
+mod cgroup;
 mod cleanup;
 mod clock;
+mod clsact;
 mod events;
 mod flows;
 mod inspect;
@@ -20,16 +23,19 @@ mod interfaces;
 mod load;
 mod maps;
 mod pins;
+mod probe;
 mod sys;
 mod table;
 
-pub use attach::Programs;
+pub use attach::{AttachError, Programs};
+pub use bpffs::BpffsError;
 pub use cleanup::{CleanupError, cleanup};
 pub use clock::monotonic_seconds;
 pub use events::EventReader;
 pub use flows::{SWEEP_INTERVAL, Sweeper, Walk};
 pub use inspect::{Fill, Flows};
 pub use interfaces::{Class, Interface, InterfaceAddress, Interfaces, Rules, Snapshot};
-pub use load::{Features, Kernel, KernelLog, LoadError, Options, load};
+pub use load::{Kernel, KernelLog, LoadError, Options, load};
 pub use maps::{MapError, Maps, OpenError};
 pub use pins::{DEFAULT_BPFFS, Pins};
+pub use probe::Features;

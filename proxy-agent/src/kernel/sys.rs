@@ -8,9 +8,12 @@
     reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper"
 )]
 
+use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use aya::Pod;
 use proxy_common::Event;
@@ -20,6 +23,9 @@ use tokio::io::unix::AsyncFd;
 /// Commands of bpf(2), `enum bpf_cmd` of the uapi.
 #[derive(Clone, Copy)]
 enum Command {
+    ProgramLoad = 5,
+    ProgramTestRun = 10,
+    ObjectGet = 7,
     ObjectInfo = 15,
     ProgramQuery = 16,
     LookupBatch = 24,
@@ -197,6 +203,27 @@ pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Resul
     Ok(deleted)
 }
 
+/// `struct { … }` of `union bpf_attr` for `BPF_OBJ_GET`.
+#[repr(C)]
+struct GetArguments {
+    path: u64,
+    reserved: u32,
+    flags: u32,
+}
+
+/// Opens what is pinned at a path.
+pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut arguments = GetArguments { path: path.as_ptr() as u64, reserved: 0, flags: 0 };
+    descriptor(bpf(Command::ObjectGet, &mut arguments)?)
+}
+
+fn descriptor(result: i64) -> io::Result<OwnedFd> {
+    let descriptor = RawFd::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the callers pass what a bpf(2) command returned that makes descriptors; nobody else knows this one.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 /// What the kernel tells of a link, `struct bpf_link_info`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LinkFacts {
@@ -334,4 +361,126 @@ pub(super) fn readable<T: AsRawFd + AsFd>(inner: T) -> io::Result<AsyncFd<T>> {
     // always return the same one, and do not close or replace it.
     let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
     registered.map_err(|error| error.into_parts().1)
+}
+
+/// One instruction of a program, `struct bpf_insn`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instruction {
+    code: u8,
+    /// Destination register in the low half, source register in the high half.
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Instruction {
+    const fn new(code: u8, registers: u8, offset: i16, immediate: i32) -> Self {
+        Self { code, registers, offset, immediate }
+    }
+
+    /// `register = value`
+    pub(super) const fn set(register: u8, value: i32) -> Self {
+        Self::new(0xb7, register, 0, value)
+    }
+
+    /// `register += value`
+    pub(super) const fn add(register: u8, value: i32) -> Self {
+        Self::new(0x07, register, 0, value)
+    }
+
+    /// `to = from`
+    pub(super) const fn copy(to: u8, from: u8) -> Self {
+        Self::new(0xbf, from << 4 | to, 0, 0)
+    }
+
+    /// Eight zero bytes at this place of the stack.
+    pub(super) const fn store_zero(place: i16) -> Self {
+        Self::new(0x7a, 10, place, 0)
+    }
+
+    /// Calls a helper.
+    pub(super) const fn call(helper: i32) -> Self {
+        Self::new(0x85, 0, 0, helper)
+    }
+
+    /// Returns register 0.
+    pub(super) const fn exit() -> Self {
+        Self::new(0x95, 0, 0, 0)
+    }
+}
+
+/// What a probe program is attached to, if it were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ProgramKind {
+    /// `BPF_PROG_TYPE_SCHED_CLS`.
+    Classifier,
+    /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`, `BPF_CGROUP_INET4_CONNECT`.
+    Connect4,
+}
+
+/// The head of `union bpf_attr` for `BPF_PROG_LOAD`.
+#[repr(C)]
+#[derive(Default)]
+struct LoadArguments {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    licence: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    attach_type: u32,
+}
+
+/// Loads a small program without maps.
+pub(super) fn load_program(kind: ProgramKind, program: &[Instruction]) -> io::Result<OwnedFd> {
+    let (kind, attach_type) = match kind {
+        ProgramKind::Classifier => (3, 0),
+        ProgramKind::Connect4 => (18, 10),
+    };
+    let mut arguments = LoadArguments {
+        kind,
+        count: u32::try_from(program.len()).unwrap_or(0),
+        instructions: program.as_ptr() as u64,
+        licence: c"GPL".as_ptr() as u64,
+        attach_type,
+        ..LoadArguments::default()
+    };
+    descriptor(bpf(Command::ProgramLoad, &mut arguments)?)
+}
+
+/// `struct { … } test` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct TestArguments {
+    program: RawFd,
+    answer: u32,
+    input_size: u32,
+    output_size: u32,
+    input: u64,
+    output: u64,
+    repeat: u32,
+    duration: u32,
+    context_in_size: u32,
+    context_out_size: u32,
+    context_in: u64,
+    context_out: u64,
+}
+
+/// Runs a classifier once over an empty frame and returns its answer.
+pub(super) fn run_program(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let frame = [0_u8; 64];
+    let mut arguments = TestArguments {
+        program: program.as_raw_fd(),
+        input_size: u32::try_from(frame.len()).unwrap_or(0),
+        input: frame.as_ptr() as u64,
+        ..TestArguments::default()
+    };
+    bpf(Command::ProgramTestRun, &mut arguments)?;
+    Ok(arguments.answer)
 }
