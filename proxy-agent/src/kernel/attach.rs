@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier, TcAttach, TcAttachType,
+    CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier, TcAttach,
+    TcAttachType,
 };
 
 use super::cgroup;
@@ -45,7 +46,13 @@ pub(super) const SOCKET_HOOKS: [&str; 8] = [
 ];
 
 /// The packet programs.
-pub(super) const CLASSIFIERS: [&str; 5] = ["pod_ingress", "uplink_ingress", "uplink_l3_ingress", "egress", "egress_l3"];
+pub(super) const CLASSIFIERS: [&str; 5] = [
+    "pod_ingress",
+    "uplink_ingress",
+    "uplink_l3_ingress",
+    "egress",
+    "egress_l3",
+];
 
 /// Why a program is not attached.
 #[derive(Debug, thiserror::Error)]
@@ -126,8 +133,8 @@ pub(super) const fn program_for(class: Class, side: Side) -> Option<&'static str
     }
 }
 
-/// End of the name of a pin that has not got its place yet.
-const UNFINISHED: &str = ".new";
+/// End of the name of a pin that has not got its place yet. (The BPF file system reserves names with dots.)
+const UNFINISHED: &str = "-new";
 
 /// Name of the pin of a TCX link.
 fn tcx_name(interface: u32, side: Side) -> String {
@@ -166,7 +173,11 @@ impl Programs {
 
     /// Removes what an agent left that died between pinning a link and giving the pin its name.
     fn remove_unfinished(&self) {
-        for name in self.pinned_links().iter().filter(|name| name.ends_with(UNFINISHED)) {
+        for name in self
+            .pinned_links()
+            .iter()
+            .filter(|name| name.ends_with(UNFINISHED))
+        {
             if let Err(error) = unpin(&self.pins.link(name)) {
                 tracing::warn!(%error, "an unfinished link stays");
             }
@@ -177,7 +188,10 @@ impl Programs {
         let Ok(entries) = fs::read_dir(self.pins.links()) else {
             return Vec::new();
         };
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
     }
 
     /// Whether packets are met by TCX links; by clsact filters otherwise.
@@ -188,42 +202,73 @@ impl Programs {
     /// Attaches the socket hooks to a cgroup v2 folder, or puts our programs into the links that are there.
     pub(super) fn attach_cgroup(&mut self, path: Option<&Path>) -> Result<(), AttachError> {
         let path = cgroup::find(path)?;
-        let folder = File::open(&path)
-            .map_err(|error| AttachError::Cgroup(format!("cannot open the cgroup {}: {error}", path.display())))?;
+        let folder = File::open(&path).map_err(|error| {
+            AttachError::Cgroup(format!(
+                "cannot open the cgroup {}: {error}",
+                path.display()
+            ))
+        })?;
         // On cgroup2 the number of a folder's inode is the cgroup's id (Linux 5.5, commit 40430452fd5d).
         let id = folder
             .metadata()
-            .map_err(|error| AttachError::Cgroup(format!("cannot look at the cgroup {}: {error}", path.display())))?
+            .map_err(|error| {
+                AttachError::Cgroup(format!(
+                    "cannot look at the cgroup {}: {error}",
+                    path.display()
+                ))
+            })?
             .ino();
         for name in SOCKET_HOOKS {
-            self.attach_socket_hook(name, &folder, id).map_err(|reason| AttachError::Refused {
-                program: name,
-                place: format!("the cgroup {}", path.display()),
-                reason,
-            })?;
+            self.attach_socket_hook(name, &folder, id)
+                .map_err(|reason| AttachError::Refused {
+                    program: name,
+                    place: format!("the cgroup {}", path.display()),
+                    reason,
+                })?;
         }
         Ok(())
     }
 
-    fn attach_socket_hook(&mut self, name: &'static str, cgroup: &File, id: u64) -> Result<(), String> {
+    fn attach_socket_hook(
+        &mut self,
+        name: &'static str,
+        cgroup: &File,
+        id: u64,
+    ) -> Result<(), String> {
         let pin = self.pins.link(&format!("cgroup-{name}"));
         let program = socket_program(&mut self.ebpf, name).map_err(|error| error_chain(&error))?;
         if let Some(facts) = pinned(&pin)? {
             if facts.place == (LinkPlace::Cgroup { id }) {
-                let updated = program.attach_to_link(open(&pin)?).map_err(|error| error_chain(&error))?;
+                let updated = program
+                    .attach_to_link(open(&pin)?)
+                    .map_err(|error| error_chain(&error))?;
                 drop(program.take_link(updated));
                 return Ok(());
             }
-            tracing::warn!(hook = name, "the pinned link is at another cgroup, or was detached; attaching anew");
+            tracing::warn!(
+                hook = name,
+                "the pinned link is at another cgroup, or was detached; attaching anew"
+            );
         }
         // A link is always one of several (BPF_F_ALLOW_MULTI); the kernel wants no flag for that.
-        let link = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| cgroup_refusal(&error))?;
-        let link = program.take_link(link).map_err(|error| error_chain(&error))?;
-        pin_over(FdLink::try_from(link).map_err(|error| error_chain(&error))?, &pin)
+        let link = program
+            .attach(cgroup, CgroupAttachMode::Single)
+            .map_err(|error| cgroup_refusal(&error))?;
+        let link = program
+            .take_link(link)
+            .map_err(|error| error_chain(&error))?;
+        pin_over(
+            FdLink::try_from(link).map_err(|error| error_chain(&error))?,
+            &pin,
+        )
     }
 
     /// Makes sure that the programs for this class are at both sides of an interface of this namespace.
-    pub(super) fn attach_interface(&mut self, interface: u32, class: Class) -> Result<(), AttachError> {
+    pub(super) fn attach_interface(
+        &mut self,
+        interface: u32,
+        class: Class,
+    ) -> Result<(), AttachError> {
         for side in Side::BOTH {
             let Some(name) = program_for(class, side) else {
                 continue;
@@ -259,14 +304,21 @@ impl Programs {
 
     /// Interfaces that have a pinned link.
     pub(super) fn pinned_interfaces(&self) -> Vec<u32> {
-        let mut interfaces: Vec<u32> = self.pinned_links().iter().filter_map(|name| tcx_interface(name)).collect();
+        let mut interfaces: Vec<u32> = self
+            .pinned_links()
+            .iter()
+            .filter_map(|name| tcx_interface(name))
+            .collect();
         interfaces.sort_unstable();
         interfaces.dedup();
         interfaces
     }
 }
 
-fn socket_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr, ProgramError> {
+fn socket_program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut CgroupSockAddr, ProgramError> {
     program(ebpf, name)?.try_into()
 }
 
@@ -287,15 +339,24 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Progra
 fn cgroup_refusal(error: &ProgramError) -> String {
     let reason = error_chain(error);
     match error {
-        ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::PermissionDenied => format!(
-            "{reason}; another program may hold this hook for itself (attached without BPF_F_ALLOW_MULTI, \
+        ProgramError::SyscallError(error)
+            if error.io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            format!(
+                "{reason}; another program may hold this hook for itself (attached without BPF_F_ALLOW_MULTI, \
              see `bpftool cgroup tree`): remove it, or name another --cgroup"
-        ),
+            )
+        }
         _ => reason,
     }
 }
 
-fn attach_tcx(program: &mut SchedClassifier, interface: u32, side: Side, pin: &Path) -> Result<(), String> {
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: u32,
+    side: Side,
+    pin: &Path,
+) -> Result<(), String> {
     let text = |error: ProgramError| error_chain(&error);
     if let Some(facts) = pinned(pin)? {
         if is_at(facts, interface, side) {
@@ -306,13 +367,23 @@ fn attach_tcx(program: &mut SchedClassifier, interface: u32, side: Side, pin: &P
             drop(program.take_link(updated));
             return Ok(());
         }
-        tracing::info!(interface, side = side.name(), "the pinned link is of an interface that is gone, or was detached");
+        tracing::info!(
+            interface,
+            side = side.name(),
+            "the pinned link is of an interface that is gone, or was detached"
+        );
         unpin(pin).map_err(|error| error.to_string())?;
     }
-    let place = TcAttach::Tcx { attach_type: side.attach_type(), order: side.order() };
+    let place = TcAttach::Tcx {
+        attach_type: side.attach_type(),
+        order: side.order(),
+    };
     let link = program.attach(interface, place).map_err(text)?;
     let link = program.take_link(link).map_err(text)?;
-    pin_over(FdLink::try_from(link).map_err(|error| error_chain(&error))?, pin)
+    pin_over(
+        FdLink::try_from(link).map_err(|error| error_chain(&error))?,
+        pin,
+    )
 }
 
 /// Whether a link is at an interface of *this* namespace: another one may have the same number elsewhere.
@@ -332,7 +403,9 @@ fn pinned(pin: &Path) -> Result<Option<LinkFacts>, String> {
 
 /// The link behind a pin, to put a program into it.
 fn open<L: TryFrom<FdLink, Error = LinkError>>(pin: &Path) -> Result<L, String> {
-    PinnedLink::from_pin(pin).and_then(|link| FdLink::from(link).try_into()).map_err(|error| error_chain(&error))
+    PinnedLink::from_pin(pin)
+        .and_then(|link| FdLink::from(link).try_into())
+        .map_err(|error| error_chain(&error))
 }
 
 /// Pins a link, in one step with the removal of a link that has the pin now.
@@ -350,9 +423,10 @@ fn pin_over(link: FdLink, pin: &Path) -> Result<(), String> {
 /// Removes a pin; that there is none is what was asked for.
 pub(super) fn unpin(path: &Path) -> Result<(), AttachError> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(AttachError::Unpin { path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AttachError::Unpin {
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

@@ -17,13 +17,17 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 #[derive(Debug, thiserror::Error)]
 pub enum BpffsError {
     /// The folder is missing.
-    #[error("there is no folder {path}: make it and mount a BPF file system there (`mount -t bpf bpf {path}`), or name one with --bpffs")]
+    #[error(
+        "there is no folder {path}: make it and mount a BPF file system there (`mount -t bpf bpf {path}`), or name one with --bpffs"
+    )]
     Missing {
         /// The folder.
         path: PathBuf,
     },
     /// Another file system is there.
-    #[error("{path} is not a BPF file system, and mounting one failed ({reason}): run `mount -t bpf bpf {path}`, or name one with --bpffs")]
+    #[error(
+        "{path} is not a BPF file system, and mounting one failed ({reason}): run `mount -t bpf bpf {path}`, or name one with --bpffs"
+    )]
     NotBpf {
         /// The folder.
         path: PathBuf,
@@ -37,7 +41,9 @@ pub enum BpffsError {
         path: PathBuf,
     },
     /// Somebody else holds the lock.
-    #[error("another weir agent uses {path}: {holder}; stop it first, or name another BPF file system with --bpffs")]
+    #[error(
+        "another weir agent uses {path}: {holder}; stop it first, or name another BPF file system with --bpffs"
+    )]
     Locked {
         /// The folder.
         path: PathBuf,
@@ -90,9 +96,10 @@ pub(super) fn lock(folder: &Path) -> Result<Lock, BpffsError> {
     let file = File::open(folder).map_err(failed("open", folder))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Lock { _folder: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(BpffsError::Locked { path: folder.to_owned(), holder: holder(&file) })
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(BpffsError::Locked {
+            path: folder.to_owned(),
+            holder: holder(&file),
+        }),
         Err(error) => Err(failed("lock", folder)(error.into())),
     }
 }
@@ -101,7 +108,10 @@ fn check_file_system(path: &Path) -> Result<(), BpffsError> {
     if is_bpf(path)? {
         return Ok(());
     }
-    mount_bpf(path).map_err(|reason| BpffsError::NotBpf { path: path.to_owned(), reason })?;
+    mount_bpf(path).map_err(|reason| BpffsError::NotBpf {
+        path: path.to_owned(),
+        reason,
+    })?;
     tracing::info!(path = %path.display(), "mounted a BPF file system");
     Ok(())
 }
@@ -110,10 +120,11 @@ fn check_file_system(path: &Path) -> Result<(), BpffsError> {
 pub(super) fn is_bpf(path: &Path) -> Result<bool, BpffsError> {
     match statfs(path) {
         // The kernel's type of the field differs between machines; the magic has 32 bits on all of them.
-        Ok(found) => Ok(i64::try_from(found.f_type).is_ok_and(|kind| kind & 0xffff_ffff == i64::from(BPF_FS_MAGIC))),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
-            Err(BpffsError::Missing { path: path.to_owned() })
-        }
+        Ok(found) => Ok(i64::try_from(found.f_type)
+            .is_ok_and(|kind| kind & 0xffff_ffff == i64::from(BPF_FS_MAGIC))),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Err(BpffsError::Missing {
+            path: path.to_owned(),
+        }),
         Err(error) => Err(failed("look at", path)(error.into())),
     }
 }
@@ -125,7 +136,8 @@ fn mount_bpf(path: &Path) -> Result<(), String> {
         return Err("the folder is not empty".to_owned());
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("bpf", path, "bpf", flags, c"mode=0700").map_err(|error| io::Error::from(error).to_string())
+    mount("bpf", path, "bpf", flags, c"mode=0700")
+        .map_err(|error| io::Error::from(error).to_string())
 }
 
 /// Makes a folder that only root may enter, or closes one that others may.
@@ -135,9 +147,13 @@ fn make_private(path: &Path) -> Result<(), BpffsError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("make the folder", path)(error)),
     }
-    let mode = fs::metadata(path).map_err(failed("look at", path))?.permissions().mode();
+    let mode = fs::metadata(path)
+        .map_err(failed("look at", path))?
+        .permissions()
+        .mode();
     if mode & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed("close to others", path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(failed("close to others", path))?;
     }
     Ok(())
 }
@@ -146,7 +162,12 @@ fn make_private(path: &Path) -> Result<(), BpffsError> {
 fn holder(file: &File) -> String {
     let found = file.metadata().ok().and_then(|metadata| {
         let device = metadata.dev();
-        let place = format!("{:02x}:{:02x}:{}", major(device), minor(device), metadata.ino());
+        let place = format!(
+            "{:02x}:{:02x}:{}",
+            major(device),
+            minor(device),
+            metadata.ino()
+        );
         find_holder(&fs::read_to_string("/proc/locks").ok()?, &place)
     });
     let Some(pid) = found else {
@@ -183,6 +204,9 @@ mod tests {
 
     #[test]
     fn a_folder_with_files_is_not_mounted_over() {
-        assert_eq!(mount_bpf(Path::new("/")), Err("the folder is not empty".to_owned()));
+        assert_eq!(
+            mount_bpf(Path::new("/")),
+            Err("the folder is not empty".to_owned())
+        );
     }
 }

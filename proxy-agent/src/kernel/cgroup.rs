@@ -13,8 +13,9 @@ const CGROUP2_MAGIC: u32 = 0x6367_7270;
 /// The folder that was asked for, or the root of the v2 hierarchy.
 pub(super) fn find(asked: Option<&Path>) -> Result<PathBuf, AttachError> {
     let Some(path) = asked else {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|error| AttachError::Cgroup(format!("cannot read /proc/self/mountinfo: {error}")))?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| {
+            AttachError::Cgroup(format!("cannot read /proc/self/mountinfo: {error}"))
+        })?;
         return root(&mounts).ok_or_else(|| {
             AttachError::Cgroup(
                 "no cgroup v2 hierarchy is mounted: run `mount -t cgroup2 none /sys/fs/cgroup/unified`, or name a \
@@ -24,7 +25,10 @@ pub(super) fn find(asked: Option<&Path>) -> Result<PathBuf, AttachError> {
         });
     };
     let kind = statfs(path).map_err(|error| {
-        AttachError::Cgroup(format!("cannot look at the cgroup {}: {error}; name another with --cgroup", path.display()))
+        AttachError::Cgroup(format!(
+            "cannot look at the cgroup {}: {error}; name another with --cgroup",
+            path.display()
+        ))
     })?;
     if i64::try_from(kind.f_type).is_ok_and(|kind| kind & 0xffff_ffff == i64::from(CGROUP2_MAGIC)) {
         return Ok(path.to_owned());
@@ -56,7 +60,9 @@ fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(code) => {
                 out.push(char::from(code));
@@ -87,6 +93,9 @@ mod tests {
     #[test]
     fn a_folder_elsewhere_is_refused() {
         let error = find(Some(Path::new("/proc"))).unwrap_err().to_string();
-        assert!(error.contains("not a folder of the cgroup v2 hierarchy"), "{error}");
+        assert!(
+            error.contains("not a folder of the cgroup v2 hierarchy"),
+            "{error}"
+        );
     }
 }

@@ -22,23 +22,38 @@ const fn priority(side: Side) -> u16 {
 }
 
 /// Makes the filter, or puts the program into the one that is there.
-pub(super) fn attach(program: &mut SchedClassifier, interface: u32, side: Side) -> Result<(), String> {
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    interface: u32,
+    side: Side,
+) -> Result<(), String> {
     if let Err(error) = qdisc_add_clsact(interface)
         && tc_errno(&error) != Some(libc::EEXIST)
     {
-        return Err(format!("cannot add the clsact qdisc: {}", error_chain(&error)));
+        return Err(format!(
+            "cannot add the clsact qdisc: {}",
+            error_chain(&error)
+        ));
     }
-    let options = NlOptions { priority: priority(side), handle: HANDLE, classid: None };
+    let options = NlOptions {
+        priority: priority(side),
+        handle: HANDLE,
+        classid: None,
+    };
     let parent = side.attach_type().into();
     let link = match program.attach(interface, TcAttach::Netlink { parent, options }) {
         Ok(link) => link,
         Err(error) if errno(&error) == Some(libc::EEXIST) => {
             let there = filter(interface, side).map_err(|error| error.to_string())?;
-            program.attach_to_link(there).map_err(|error| error_chain(&error))?
+            program
+                .attach_to_link(there)
+                .map_err(|error| error_chain(&error))?
         }
         Err(error) => return Err(error_chain(&error)),
     };
-    let link = program.take_link(link).map_err(|error| error_chain(&error))?;
+    let link = program
+        .take_link(link)
+        .map_err(|error| error_chain(&error))?;
     // Dropping it would remove the filter, and the filter has to outlive the agent. The value holds no descriptor.
     std::mem::forget(link);
     Ok(())
@@ -51,7 +66,13 @@ pub(super) fn detach(interface: u32, side: Side) -> bool {
 }
 
 fn filter(interface: u32, side: Side) -> std::io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(interface, side.attach_type().into(), priority(side), HANDLE, None)
+    SchedClassifierLink::attached(
+        interface,
+        side.attach_type().into(),
+        priority(side),
+        HANDLE,
+        None,
+    )
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use proxy_common::Ip;
+use proxy_model::LocalAddress;
 use tokio::sync::watch;
 
 use super::attach::Programs;
@@ -31,15 +31,6 @@ pub struct Rules {
     pub pods: Vec<String>,
 }
 
-/// An address of one of the node's interfaces; no loopback, no link-local.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct InterfaceAddress {
-    /// The address.
-    pub ip: Ip,
-    /// Index of the interface.
-    pub interface: u32,
-}
-
 /// An interface that programs are, or should be, attached to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
@@ -59,7 +50,7 @@ pub struct Snapshot {
     /// Whether the first complete look is done.
     pub complete: bool,
     /// `Change::LocalAddresses`, sorted.
-    pub addresses: Vec<InterfaceAddress>,
+    pub addresses: Vec<LocalAddress>,
     /// The interfaces that are not [`Class::Ignored`], by index.
     pub interfaces: Vec<Interface>,
 }

@@ -114,7 +114,9 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// Something that the kernel does not let us ask.
-    #[error("cannot {what}: {source}; run as root, or with CAP_BPF and CAP_NET_ADMIN, on Linux 5.15 or newer")]
+    #[error(
+        "cannot {what}: {source}; run as root, or with CAP_BPF and CAP_NET_ADMIN, on Linux 5.15 or newer"
+    )]
     Kernel {
         /// What was tried.
         what: &'static str,
@@ -174,7 +176,12 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
 
     let mut programs = Programs::load(ebpf, pins.clone(), features.tcx)?;
     programs.attach_cgroup(options.cgroup.as_deref())?;
-    Ok(Kernel { maps, programs, features, adopted })
+    Ok(Kernel {
+        maps,
+        programs,
+        features,
+        adopted,
+    })
 }
 
 /// The named object, or the one inside this build.
@@ -182,11 +189,16 @@ fn object(options: &Options) -> Result<Cow<'static, [u8]>, LoadError> {
     if let Some(path) = &options.object {
         return std::fs::read(path)
             .map(Cow::Owned)
-            .map_err(|source| LoadError::Object { path: path.clone(), source });
+            .map_err(|source| LoadError::Object {
+                path: path.clone(),
+                source,
+            });
     }
     #[cfg(feature = "embed")]
     {
-        Ok(Cow::Borrowed(aya::include_bytes_aligned!(env!("WEIR_BPF_OBJECT"))))
+        Ok(Cow::Borrowed(aya::include_bytes_aligned!(env!(
+            "WEIR_BPF_OBJECT"
+        ))))
     }
     #[cfg(not(feature = "embed"))]
     {
@@ -198,12 +210,17 @@ fn netns_cookie() -> Result<u64, LoadError> {
     UdpSocket::bind(("127.0.0.1", 0))
         .or_else(|_| UdpSocket::bind(("::1", 0)))
         .and_then(sys::netns_cookie)
-        .map_err(|source| LoadError::Kernel { what: "read the cookie of the network namespace", source })
+        .map_err(|source| LoadError::Kernel {
+            what: "read the cookie of the network namespace",
+            source,
+        })
 }
 
 fn features(options: &Options) -> Result<Features, LoadError> {
-    let mut features = probe::probe()
-        .map_err(|source| LoadError::Kernel { what: "find out what the kernel can do", source })?;
+    let mut features = probe::probe().map_err(|source| LoadError::Kernel {
+        what: "find out what the kernel can do",
+        source,
+    })?;
     features.tcx &= !options.no_tcx;
     Ok(features)
 }
@@ -226,10 +243,18 @@ fn check_pinned(pins: &Pins, cookie: u64) -> Result<bool, LoadError> {
         // An agent died between making the maps and writing this row, and before any other row.
         return Ok(false);
     }
-    let facts = [("ABI version", meta.abi, ABI_VERSION), ("clock", meta.clock, CLOCK_MONOTONIC_SECONDS)];
+    let facts = [
+        ("ABI version", meta.abi, ABI_VERSION),
+        ("clock", meta.clock, CLOCK_MONOTONIC_SECONDS),
+    ];
     for (property, found, wanted) in facts {
         if found != wanted {
-            return Err(LoadError::Meta { path: pins.root(), property, found, wanted });
+            return Err(LoadError::Meta {
+                path: pins.root(),
+                property,
+                found,
+                wanted,
+            });
         }
     }
     if meta.netns_cookie != cookie {
@@ -255,7 +280,11 @@ fn configure(maps: &mut Maps, features: Features, cookie: u64) -> Result<(), Map
     if new != old {
         maps.config.put(0, &new)?;
     }
-    let meta = Meta { abi: ABI_VERSION, clock: CLOCK_MONOTONIC_SECONDS, netns_cookie: cookie };
+    let meta = Meta {
+        abi: ABI_VERSION,
+        clock: CLOCK_MONOTONIC_SECONDS,
+        netns_cookie: cookie,
+    };
     if maps.meta.get(0)? != meta {
         maps.meta.put(0, &meta)?;
     }
@@ -288,17 +317,22 @@ fn forward_logs(ebpf: &mut Ebpf, level: KernelLog) {
 /// Sorts an error of aya about the object.
 fn ebpf_error(pins: &Pins, error: aya::EbpfError) -> LoadError {
     match error {
-        aya::EbpfError::MapError(aya::maps::MapError::IncompatiblePinnedMap { name, property, expected, actual }) => {
-            OpenError::Layout {
-                path: pins.map(&name),
-                property,
-                found: actual.to_string(),
-                wanted: expected.to_string(),
-            }
-            .into()
+        aya::EbpfError::MapError(aya::maps::MapError::IncompatiblePinnedMap {
+            name,
+            property,
+            expected,
+            actual,
+        }) => OpenError::Layout {
+            path: pins.map(&name),
+            property,
+            found: actual.to_string(),
+            wanted: expected.to_string(),
         }
+        .into(),
         aya::EbpfError::MapError(aya::maps::MapError::CreateError { name, io_error }) => {
-            LoadError::Ebpf(format!("cannot make the map {name}: {io_error}; is there memory enough, and are you root?"))
+            LoadError::Ebpf(format!(
+                "cannot make the map {name}: {io_error}; is there memory enough, and are you root?"
+            ))
         }
         other => LoadError::Ebpf(error_chain(&other)),
     }
@@ -321,14 +355,25 @@ pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
 /// An error about one program, with the end of what the verifier said.
 pub(super) fn program_error(name: &'static str, error: &ProgramError) -> LoadError {
     let reason = match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().collect();
             let last = lines.len().saturating_sub(12);
-            format!("{io_error}\n{}", lines.get(last..).unwrap_or_default().join("\n"))
+            format!(
+                "{io_error}\n{}",
+                lines.get(last..).unwrap_or_default().join("\n")
+            )
         }
         other => error_chain(other),
     };
-    let kernel = KernelVersion::current().map_or_else(|_| String::new(), |version| format!(" ({version:?})"));
-    LoadError::Program { name, kernel, reason }
+    let kernel = KernelVersion::current()
+        .map_or_else(|_| String::new(), |version| format!(" ({version:?})"));
+    LoadError::Program {
+        name,
+        kernel,
+        reason,
+    }
 }

@@ -10,6 +10,7 @@
 //!
 //! Links and maps are pinned: when the agent ends, however it ends, the programs go on serving.
 
+mod apply;
 mod attach;
 mod bpffs;
 mod cgroup;
@@ -24,6 +25,7 @@ mod load;
 mod maps;
 mod pins;
 mod probe;
+mod restore;
 mod sys;
 mod table;
 
@@ -34,7 +36,7 @@ pub use clock::monotonic_seconds;
 pub use events::EventReader;
 pub use flows::{SWEEP_INTERVAL, Sweeper, Walk};
 pub use inspect::{Fill, Flows};
-pub use interfaces::{Class, Interface, InterfaceAddress, Interfaces, Rules, Snapshot};
+pub use interfaces::{Class, Interface, Interfaces, Rules, Snapshot};
 pub use load::{Kernel, KernelLog, LoadError, Options, load};
 pub use maps::{MapError, Maps, OpenError};
 pub use pins::{DEFAULT_BPFFS, Pins};

@@ -53,7 +53,9 @@ fn knows_flag(program: &[Instruction]) -> io::Result<bool> {
 
 /// `bpf_fib_lookup(ctx, zeroes, 64, BPF_FIB_LOOKUP_SRC)`: address family 0 does not exist.
 fn fib_lookup() -> Vec<Instruction> {
-    let mut program: Vec<_> = (1..=8).map(|word| Instruction::store_zero(-8 * word)).collect();
+    let mut program: Vec<_> = (1..=8)
+        .map(|word| Instruction::store_zero(-8 * word))
+        .collect();
     program.extend([
         Instruction::copy(2, 10),
         Instruction::add(2, -64),

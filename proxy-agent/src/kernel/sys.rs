@@ -214,7 +214,11 @@ struct GetArguments {
 /// Opens what is pinned at a path.
 pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut arguments = GetArguments { path: path.as_ptr() as u64, reserved: 0, flags: 0 };
+    let mut arguments = GetArguments {
+        path: path.as_ptr() as u64,
+        reserved: 0,
+        flags: 0,
+    };
     descriptor(bpf(Command::ObjectGet, &mut arguments)?)
 }
 
@@ -376,7 +380,12 @@ pub(super) struct Instruction {
 
 impl Instruction {
     const fn new(code: u8, registers: u8, offset: i16, immediate: i32) -> Self {
-        Self { code, registers, offset, immediate }
+        Self {
+            code,
+            registers,
+            offset,
+            immediate,
+        }
     }
 
     /// `register = value`
