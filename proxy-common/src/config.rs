@@ -1,11 +1,17 @@
 //! `CONFIG`, `META` and `MONITOR`: the rows that are not about traffic.
 
+use crate::net::Ip;
+
 /// The one row of `CONFIG`: what the programs must know of the node.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NodeConfig {
     /// Cookie of the host's network namespace: tells a host process from a pod at the socket hook.
     pub host_netns_cookie: u64,
+    /// IPv4 source of SNAT where the kernel cannot name one (`fib_source` is 0).
+    pub fallback_source_v4: Ip,
+    /// IPv6 source of SNAT where the kernel cannot name one.
+    pub fallback_source_v6: Ip,
     /// First source port that SNAT may use, host order.
     pub snat_first_port: u16,
     /// Number of source ports that SNAT may use.

@@ -25,10 +25,8 @@ byte_enum! {
         PassNotFrontend = 16,
         /// Passed: a protocol that weir does not serve, to one of its addresses (ICMP echo, for example).
         PassProtocol = 17,
-        /// Passed: from outside to a ClusterIP, which is for clients of the cluster only.
-        PassExternalToClusterIp = 18,
         /// Passed: a header that cannot be read, to no address of weir's.
-        PassMalformed = 19,
+        PassMalformed = 18,
 
         /// Rejected: the service has no endpoints.
         RejectNoEndpoints = 32,
@@ -59,6 +57,8 @@ byte_enum! {
         DropRewrite = 56,
         /// Dropped: the node has not been configured.
         DropNoConfig = 57,
+        /// Dropped: from outside to a ClusterIP, which is for clients of the cluster only.
+        DropExternalToClusterIp = 58,
     }
 }
 

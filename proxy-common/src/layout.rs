@@ -75,7 +75,7 @@ rows! {
     Fragment = 8,
     SocketKey = 32,
     Socket = 32,
-    NodeConfig = 24,
+    NodeConfig = 56,
     Meta = 16,
     MonitorLease = 8,
     Event = 80,

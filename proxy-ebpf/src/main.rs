@@ -1,2 +1,26 @@
-//! stub
-fn main() {}
+//! The programs that weir loads into the kernel. Each is a thin hook over `proxy-datapath`, where the story of a
+//! packet is told; `maps.rs` lists what they share with the agent.
+
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic add is an intrinsic on this target: core::sync::atomic has none")]
+#![expect(unsafe_code, reason = "kernel helpers, map pointers and packet pointers")]
+
+mod apply;
+mod count;
+mod glue;
+mod hooks;
+mod maps;
+mod tables;
+
+/// Programs that call GPL-only helpers must say that they may.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never reached: no code of ours can panic, and the verifier rejects a program that could get here.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,69 @@
+//! Ones' complement arithmetic (RFC 1071, RFC 1624), in the machine's byte order: the sum does not care as long as
+//! everybody loads the same way.
+
+use proxy_common::Ip;
+
+/// Folds a sum to 16 bits.
+#[inline(always)]
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) as u16
+}
+
+/// Folds a sum to 32 bits, as the kernel's helpers take it.
+#[inline(always)]
+pub const fn fold32(sum: u64) -> u32 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    (sum & 0xffff_ffff) as u32
+}
+
+/// Sum of the four 32-bit words of an address.
+#[inline(always)]
+pub const fn sum_ip(ip: &Ip) -> u64 {
+    let ([first, second, third, fourth], _) = ip.bytes.as_chunks::<4>() else { return 0 };
+    word(first) + word(second) + word(third) + word(fourth)
+}
+
+/// Difference when `old` becomes `new`. The equal first twelve bytes of two IPv4 addresses cancel out.
+#[inline(always)]
+pub const fn diff_ip(old: &Ip, new: &Ip) -> u64 {
+    // The complement of a sum of four words: 4 × 0xffff_ffff, which is zero in ones' complement, less the sum.
+    sum_ip(new) + (4 * 0xffff_ffff - sum_ip(old))
+}
+
+/// Difference when a 16-bit field becomes another; both in host order.
+#[inline(always)]
+pub const fn diff_port(old: u16, new: u16) -> u64 {
+    (new.to_be() as u64) + (0xffff - old.to_be() as u64)
+}
+
+/// Sum of bytes as 16-bit words, a last odd byte padded with zero.
+#[inline(always)]
+pub fn sum_bytes(bytes: &[u8]) -> u64 {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let mut sum = 0;
+    for pair in pairs {
+        sum += u64::from(u16::from_ne_bytes(*pair));
+    }
+    if let [last] = rest {
+        sum += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    sum
+}
+
+/// A checksum field after its contents changed by `diff` (RFC 1624, equation 3).
+#[inline(always)]
+pub const fn update(field: [u8; 2], diff: u64) -> [u8; 2] {
+    // The complement of 32 bits, not 16, as the kernel's csum_replace_by_diff does: so a sum of zero stays one.
+    let old = !(u16::from_ne_bytes(field) as u32);
+    (!fold(old as u64 + diff)).to_ne_bytes()
+}
+
+#[inline(always)]
+const fn word(bytes: &[u8; 4]) -> u64 {
+    u32::from_ne_bytes(*bytes) as u64
+}

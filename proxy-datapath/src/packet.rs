@@ -1,0 +1,37 @@
+//! The bytes of a packet: the only bounds check of the whole datapath is behind these traits.
+
+/// Reading.
+pub trait Packet {
+    /// Copies `N` bytes at `at`, or `None` when the packet ends before.
+    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+}
+
+/// Writing, as [`crate::rewrite::apply`] needs it.
+pub trait PacketMut: Packet {
+    /// Overwrites `N` bytes at `at`, or `None` when the packet ends before.
+    #[must_use = "a lost store leaves a packet half rewritten"]
+    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()>;
+
+    /// Corrects a transport checksum. Nothing may be loaded or stored afterwards: in the kernel this gives up the
+    /// pointers into the packet.
+    #[must_use = "a lost correction leaves a packet with a wrong checksum"]
+    fn fix_checksum(&mut self, fix: ChecksumFix) -> Option<()>;
+}
+
+/// A correction of a transport checksum, in ones' complement (RFC 1624).
+///
+/// The two differences stay apart because an offloaded checksum (`CHECKSUM_PARTIAL`) covers only the
+/// pseudo-header when weir sees it: what changed in the payload, ports included, is added by the device later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChecksumFix {
+    /// Where the checksum is.
+    pub at: usize,
+    /// Difference of what the pseudo-header covers: the addresses.
+    pub pseudo: u32,
+    /// Difference of what the transport header and payload cover: the ports.
+    pub payload: u32,
+    /// UDP: zero means "no checksum" and stays, and a computed zero is sent as 0xffff (RFC 768).
+    pub udp: bool,
+    /// The addresses are IPv6, which has no header checksum that would balance their change in `skb->csum`.
+    pub ipv6: bool,
+}

@@ -1,0 +1,356 @@
+//! Headers to numbers: Ethernet, one VLAN tag, IPv4, IPv6 with extension headers, TCP, UDP, ICMP errors.
+//!
+//! In two stages, because most packets end after the first: [`network`] reads the addresses, and only a packet for
+//! one of weir's addresses goes through [`transport`].
+
+use core::mem::offset_of;
+
+use network_types::eth::{EthHdr, EtherType};
+use network_types::icmp::Icmpv4Hdr;
+use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
+use network_types::vlan::VlanHdr;
+use proxy_common::Ip;
+
+use crate::packet::Packet;
+use crate::scratch::{Place, Scratch};
+
+/// What the headers say, beside the tuple in [`Scratch::key`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Parsed {
+    /// Offset of the IP header.
+    pub l3: u16,
+    /// Offset of the transport header.
+    pub l4: u16,
+    /// ICMP error: offset of the IP header inside.
+    pub inner_l3: u16,
+    /// ICMP error: offset of the transport header inside.
+    pub inner_l4: u16,
+    /// Bytes from the IP header to the end of the packet, as the header says.
+    pub length: u16,
+    /// 4 or 6.
+    pub family: u8,
+    /// Transport protocol of the outermost packet, IANA number.
+    pub protocol: u8,
+    /// A [`Content`], as a number.
+    pub content: u8,
+    /// TCP: the flags byte.
+    pub tcp_flags: u8,
+    /// TCP: bytes of the header.
+    pub tcp_header: u8,
+    /// 1 if there are IPv4 options or IPv6 extension headers.
+    pub options: u8,
+    /// 1 if this is the first fragment of several.
+    pub first_fragment: u8,
+    /// 1 if this is a later fragment.
+    pub later_fragment: u8,
+    /// Always zero.
+    pub reserved: u16,
+    /// Identification of the datagram, if it is fragmented.
+    pub fragment_id: u32,
+}
+
+/// What a packet carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// TCP or UDP, with ports.
+    Transport,
+    /// A later fragment of TCP or UDP, without ports.
+    LaterFragment,
+    /// An ICMP error about a TCP or UDP packet.
+    IcmpError,
+    /// Something that weir does not translate.
+    Other,
+    /// Cut off or contradictory.
+    Malformed,
+}
+
+impl Content {
+    /// As a number in [`Parsed::content`].
+    #[inline(always)]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Transport => 0,
+            Self::LaterFragment => 1,
+            Self::IcmpError => 2,
+            Self::Other => 3,
+            Self::Malformed => 4,
+        }
+    }
+}
+
+/// What the link and network headers say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// IPv4 or IPv6; addresses and offsets are in the scratch.
+    Ip,
+    /// Neither: ARP, for example.
+    NotIp,
+    /// A header that cannot be read.
+    Malformed,
+}
+
+/// TCP flag FIN.
+pub const FIN: u8 = 0x01;
+/// TCP flag SYN.
+pub const SYN: u8 = 0x02;
+/// TCP flag RST.
+pub const RST: u8 = 0x04;
+/// TCP flag ACK.
+pub const ACK: u8 = 0x10;
+
+/// IANA number of TCP.
+pub const TCP: u8 = IpProto::Tcp as u8;
+/// IANA number of UDP.
+pub const UDP: u8 = IpProto::Udp as u8;
+/// IANA number of ICMP.
+pub const ICMP: u8 = IpProto::Icmp as u8;
+/// IANA number of ICMPv6.
+pub const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+
+const IPV4: [u8; 2] = (EtherType::Ipv4 as u16).to_ne_bytes();
+const IPV6: [u8; 2] = (EtherType::Ipv6 as u16).to_ne_bytes();
+const VLAN: [u8; 2] = (EtherType::Ieee8021q as u16).to_ne_bytes();
+const VLAN_OUTER: [u8; 2] = (EtherType::Ieee8021ad as u16).to_ne_bytes();
+
+/// Extension headers that are walked through; a packet with more is not translated.
+const EXTENSION_HEADERS: usize = 4;
+/// Offsets beyond this are not followed: no honest header chain is that long.
+const MAX_OFFSET: usize = 448;
+
+/// Reads the link and network headers: addresses, family, offsets.
+#[inline(always)]
+pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
+    let (kind, l3) = if place.ethernet {
+        let Some(kind) = packet.load::<2>(offset_of!(EthHdr, ether_type)) else { return Network::Malformed };
+        if kind == VLAN || kind == VLAN_OUTER {
+            let at = EthHdr::LEN + offset_of!(VlanHdr, ether_type);
+            let Some(kind) = packet.load::<2>(at) else { return Network::Malformed };
+            (kind, EthHdr::LEN + VlanHdr::LEN)
+        } else {
+            (kind, EthHdr::LEN)
+        }
+    } else {
+        // A device without a link header: the version says it (RFC 791, RFC 8200).
+        let Some([first]) = packet.load::<1>(0) else { return Network::Malformed };
+        (if first >> 4 == 6 { IPV6 } else { IPV4 }, 0)
+    };
+    match kind {
+        IPV4 => ipv4(packet, l3, s),
+        IPV6 => ipv6(packet, l3, s),
+        _ => Network::NotIp,
+    }
+}
+
+#[inline(always)]
+fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
+    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(l3) else { return Network::Malformed };
+    let [version, _, len_a, len_b, id_a, id_b, frag_a, frag_b, _, protocol, _, _, addresses @ ..] = header;
+    let [s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d] = addresses;
+    let header_length = usize::from(version & 0x0f) * 4;
+    if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
+        return Network::Malformed;
+    }
+    s.key.source = Ip::v4([s_a, s_b, s_c, s_d]);
+    s.key.destination = Ip::v4([d_a, d_b, d_c, d_d]);
+    let offset = u16::from_be_bytes([frag_a & 0x1f, frag_b]);
+    let more = frag_a & 0x20 != 0;
+    s.packet = Parsed {
+        l3: short(l3),
+        l4: short(l3 + header_length),
+        length: u16::from_be_bytes([len_a, len_b]),
+        family: 4,
+        protocol,
+        options: u8::from(header_length != Ipv4Hdr::LEN),
+        first_fragment: u8::from(more && offset == 0),
+        later_fragment: u8::from(offset != 0),
+        fragment_id: u32::from(u16::from_be_bytes([id_a, id_b])),
+        ..Parsed::default()
+    };
+    Network::Ip
+}
+
+#[inline(always)]
+fn ipv6(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
+    let Some([version, _, _, _, len_a, len_b, next, _]) = packet.load::<8>(l3) else {
+        return Network::Malformed;
+    };
+    let Some(source) = packet.load::<16>(l3 + offset_of!(Ipv6Hdr, src_addr)) else {
+        return Network::Malformed;
+    };
+    let Some(destination) = packet.load::<16>(l3 + offset_of!(Ipv6Hdr, dst_addr)) else {
+        return Network::Malformed;
+    };
+    if version >> 4 != 6 {
+        return Network::Malformed;
+    }
+    s.key.source = Ip::v6(source);
+    s.key.destination = Ip::v6(destination);
+    s.packet = Parsed {
+        l3: short(l3),
+        l4: short(l3 + Ipv6Hdr::LEN),
+        length: u16::from_be_bytes([len_a, len_b]).saturating_add(40),
+        family: 6,
+        protocol: next,
+        ..Parsed::default()
+    };
+    Network::Ip
+}
+
+/// Reads the transport header: ports and flags, or what an ICMP error complains about.
+#[inline(always)]
+pub fn transport(packet: &impl Packet, s: &mut Scratch) -> Content {
+    let content = if s.packet.family == 6 && !extension_headers(packet, s) {
+        Content::Malformed
+    } else {
+        content(packet, s)
+    };
+    s.packet.content = content.code();
+    content
+}
+
+#[inline(always)]
+fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
+    let protocol = s.packet.protocol;
+    s.key.protocol = protocol;
+    if protocol == TCP || protocol == UDP {
+        if s.packet.later_fragment != 0 {
+            return Content::LaterFragment;
+        }
+        return ports(packet, protocol, s);
+    }
+    let icmp = if s.packet.family == 4 { ICMP } else { ICMPV6 };
+    if protocol != icmp || s.packet.later_fragment != 0 {
+        return Content::Other;
+    }
+    let l4 = usize::from(s.packet.l4);
+    let Some([kind]) = packet.load::<1>(l4) else { return Content::Malformed };
+    if !is_error(s.packet.family, kind) {
+        return Content::Other;
+    }
+    s.outer_source = s.key.source;
+    s.outer_destination = s.key.destination;
+    let inner = l4 + Icmpv4Hdr::LEN;
+    if s.packet.family == 4 { inner_ipv4(packet, inner, s) } else { inner_ipv6(packet, inner, s) }
+}
+
+#[inline(always)]
+fn ports(packet: &impl Packet, protocol: u8, s: &mut Scratch) -> Content {
+    let l4 = usize::from(s.packet.l4);
+    if protocol == TCP {
+        let Some([s_a, s_b, d_a, d_b, _, _, _, _, _, _, _, _, offset, flags]) = packet.load::<14>(l4) else {
+            return Content::Malformed;
+        };
+        s.key.source_port = u16::from_be_bytes([s_a, s_b]);
+        s.key.destination_port = u16::from_be_bytes([d_a, d_b]);
+        s.packet.tcp_header = (offset >> 4) * 4;
+        s.packet.tcp_flags = flags;
+    } else {
+        let Some([s_a, s_b, d_a, d_b, _, _, _, _]) = packet.load::<8>(l4) else { return Content::Malformed };
+        s.key.source_port = u16::from_be_bytes([s_a, s_b]);
+        s.key.destination_port = u16::from_be_bytes([d_a, d_b]);
+    }
+    Content::Transport
+}
+
+/// Walks the extension headers (RFC 8200, 4) up to the transport header; false if they cannot be read.
+#[inline(always)]
+fn extension_headers(packet: &impl Packet, s: &mut Scratch) -> bool {
+    let mut next = s.packet.protocol;
+    let mut at = usize::from(s.packet.l4);
+    for _ in 0..EXTENSION_HEADERS {
+        let length = match next {
+            0 | 43 | 60 => {
+                let Some([following, units]) = packet.load::<2>(at) else { return false };
+                next = following;
+                (usize::from(units) + 1) * 8
+            }
+            44 => {
+                let Some([following, _, off_a, off_b, i_a, i_b, i_c, i_d]) = packet.load::<8>(at) else {
+                    return false;
+                };
+                next = following;
+                let offset = u16::from_be_bytes([off_a, off_b]);
+                s.packet.first_fragment = u8::from(offset & 0xfff8 == 0 && offset & 1 != 0);
+                s.packet.later_fragment = u8::from(offset & 0xfff8 != 0);
+                s.packet.fragment_id = u32::from_be_bytes([i_a, i_b, i_c, i_d]);
+                8
+            }
+            _ => break,
+        };
+        at += length;
+        s.packet.options = 1;
+        if at > MAX_OFFSET {
+            return false;
+        }
+    }
+    s.packet.protocol = next;
+    s.packet.l4 = short(at);
+    true
+}
+
+/// Errors only: queries and neighbour discovery are none of weir's business (RFC 792, RFC 4443).
+#[inline(always)]
+const fn is_error(family: u8, kind: u8) -> bool {
+    if family == 4 { matches!(kind, 3 | 11 | 12) } else { matches!(kind, 1..=4) }
+}
+
+#[inline(always)]
+fn inner_ipv4(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
+    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(at) else { return Content::Malformed };
+    let [version, _, _, _, _, _, frag_a, frag_b, _, protocol, _, _, addresses @ ..] = header;
+    let [s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d] = addresses;
+    let header_length = usize::from(version & 0x0f) * 4;
+    if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
+        return Content::Malformed;
+    }
+    if u16::from_be_bytes([frag_a & 0x1f, frag_b]) != 0 {
+        return Content::Other;
+    }
+    let source = Ip::v4([s_a, s_b, s_c, s_d]);
+    let destination = Ip::v4([d_a, d_b, d_c, d_d]);
+    inner_tuple(packet, (at, header_length, protocol), (source, destination), s)
+}
+
+#[inline(always)]
+fn inner_ipv6(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
+    let Some([version, _, _, _, _, _, next, _]) = packet.load::<8>(at) else { return Content::Malformed };
+    let Some(source) = packet.load::<16>(at + offset_of!(Ipv6Hdr, src_addr)) else { return Content::Malformed };
+    let Some(destination) = packet.load::<16>(at + offset_of!(Ipv6Hdr, dst_addr)) else {
+        return Content::Malformed;
+    };
+    if version >> 4 != 6 {
+        return Content::Malformed;
+    }
+    inner_tuple(packet, (at, Ipv6Hdr::LEN, next), (Ip::v6(source), Ip::v6(destination)), s)
+}
+
+/// Turns the quoted packet's tuple round: the error travels like an answer to it.
+#[inline(always)]
+fn inner_tuple(
+    packet: &impl Packet,
+    (l3, header, protocol): (usize, usize, u8),
+    (source, destination): (Ip, Ip),
+    s: &mut Scratch,
+) -> Content {
+    if protocol != TCP && protocol != UDP {
+        return Content::Other;
+    }
+    let l4 = l3 + header;
+    let Some([s_a, s_b, d_a, d_b]) = packet.load::<4>(l4) else { return Content::Malformed };
+    s.key.source = destination;
+    s.key.destination = source;
+    s.key.source_port = u16::from_be_bytes([d_a, d_b]);
+    s.key.destination_port = u16::from_be_bytes([s_a, s_b]);
+    s.key.protocol = protocol;
+    s.packet.inner_l3 = short(l3);
+    s.packet.inner_l4 = short(l4);
+    Content::IcmpError
+}
+
+/// Offsets are small by construction: at most [`MAX_OFFSET`] and a few headers more.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "masked")]
+const fn short(offset: usize) -> u16 {
+    (offset & 0xffff) as u16
+}

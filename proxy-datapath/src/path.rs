@@ -1,0 +1,328 @@
+//! A packet's life: the two stories, in and out of the node's stack.
+//!
+//! What is translated at an interface's ingress is translated back at the same interface's egress, so that everybody
+//! between (netfilter, network policies, `rp_filter`) sees client and endpoint only. The exception is source NAT:
+//! its answers come to an address of this node and are met at ingress, before the stack.
+
+use proxy_common::{
+    Address, AddressKind, Backend, Direction, FlowState, Fragment, Hook, Nat, NodeConfig, Reason, Service,
+};
+
+use crate::packet::Packet;
+use crate::parse::{self, ACK, Content, Network, RST, SYN, TCP};
+use crate::scratch::{Place, Scratch};
+use crate::tables::{RouteQuery, RouteResult, Tables};
+use crate::verdict::Verdict;
+use crate::{flow, reply, rewrite, select, service, snat};
+
+/// A packet that enters the node's stack from an interface.
+#[inline(always)]
+pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut Scratch) -> Verdict {
+    match parse::network(packet, place, s) {
+        Network::Ip => {}
+        Network::NotIp => return Verdict::Ignore,
+        Network::Malformed => return Verdict::Pass(Reason::PassMalformed),
+    }
+    // The cheap test: most packets are for an address that weir does not know.
+    let Some(address) = tables.address(&s.key.destination) else { return Verdict::Ignore };
+    let Some(kind) = AddressKind::from_code(address.kind) else { return Verdict::Ignore };
+    let Some(config) = tables.config() else { return Verdict::Drop(Reason::DropNoConfig) };
+    s.key.hook = Hook::Ingress.code();
+    let content = parse::transport(packet, s);
+    if let Some(verdict) = not_a_connection(tables, kind, content, s) {
+        return verdict;
+    }
+    if kind == AddressKind::Node && !service::node_port_or_answer(&config, &s.key, address.node_ports != 0) {
+        return Verdict::Pass(Reason::PassNotFrontend);
+    }
+    let now = tables.now();
+    if tables.flow(&s.key, &mut s.flow) && !starts_anew(tables, now, s) {
+        return known(packet, tables, place, now, s);
+    }
+    if content != Content::Transport {
+        return unknown(kind, content);
+    }
+    fresh(packet, tables, &Situation { place, config, address, kind, now }, s)
+}
+
+/// A packet that leaves the node's stack to an interface: only answers are of interest.
+#[inline(always)]
+pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut Scratch) -> Verdict {
+    if parse::network(packet, place, s) != Network::Ip {
+        return Verdict::Ignore;
+    }
+    s.key.hook = Hook::Egress.code();
+    match parse::transport(packet, s) {
+        Content::Transport | Content::IcmpError => {}
+        Content::LaterFragment if recall_ports(tables, s) => {}
+        _ => return Verdict::Ignore,
+    }
+    if !tables.flow(&s.key, &mut s.flow) {
+        return Verdict::Ignore;
+    }
+    known(packet, tables, place, tables.now(), s)
+}
+
+/// What a new flow is decided by.
+struct Situation {
+    place: Place,
+    config: NodeConfig,
+    address: Address,
+    kind: AddressKind,
+    now: u32,
+}
+
+/// Packets that cannot begin or continue a connection; `None` for those that can.
+#[inline(always)]
+fn not_a_connection(tables: &impl Tables, kind: AddressKind, content: Content, s: &mut Scratch) -> Option<Verdict> {
+    match content {
+        Content::Transport | Content::IcmpError => None,
+        Content::LaterFragment if recall_ports(tables, s) => None,
+        Content::LaterFragment => Some(unknown(kind, content)),
+        Content::Other => Some(Verdict::Pass(Reason::PassProtocol)),
+        Content::Malformed if kind == AddressKind::Node => Some(Verdict::Pass(Reason::PassMalformed)),
+        Content::Malformed => Some(Verdict::Drop(Reason::DropMalformed)),
+    }
+}
+
+/// A fragment or an ICMP error that belongs to no flow: the host's own business on a node's address, nobody's on a
+/// ClusterIP.
+#[inline(always)]
+fn unknown(kind: AddressKind, content: Content) -> Verdict {
+    match (kind, content) {
+        (AddressKind::Node, _) => Verdict::Pass(Reason::PassNotFrontend),
+        (_, Content::LaterFragment) => Verdict::Drop(Reason::DropFragment),
+        _ => Verdict::Drop(Reason::DropUnanswerable),
+    }
+}
+
+/// Whether a packet of a known tuple is the first of another connection.
+#[inline(always)]
+fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
+    if s.packet.content != Content::Transport.code() || s.flow.direction != Direction::ToService.code() {
+        return false;
+    }
+    if s.flow.protocol == TCP {
+        let syn = s.packet.tcp_flags & (SYN | ACK | RST) == SYN;
+        return syn && flow::replaceable(&s.flow, now);
+    }
+    // UDP has no end: a flow ends when it is silent, or when its backend does not serve any more.
+    flow::expired(&s.flow, now) || !select::still_serving(tables, s.flow.backend_id, s.flow.backend_generation)
+}
+
+/// A packet of a known flow, in either direction.
+#[inline(always)]
+fn known(packet: &impl Packet, tables: &impl Tables, place: Place, now: u32, s: &mut Scratch) -> Verdict {
+    let direction =
+        if s.flow.direction == Direction::ToService.code() { Direction::ToService } else { Direction::FromBackend };
+    let reason = match (s.packet.content, direction) {
+        (content, _) if content == Content::IcmpError.code() => Reason::IcmpError,
+        (content, _) if content == Content::LaterFragment.code() => Reason::Fragment,
+        (_, Direction::ToService) => Reason::Forward,
+        (_, Direction::FromBackend) => Reason::Reverse,
+    };
+    if s.packet.content == Content::Transport.code() {
+        refresh(tables, direction, now, s);
+        remember_ports(tables, now, s);
+    }
+    rewrite::plan(direction, s);
+    if s.flow.nat == Nat::Source.code() { send(packet, tables, place, reason, s) } else { Verdict::Translate(reason) }
+}
+
+/// Keeps a flow's rows alive: its state at once in both, its time once a second in the packet's own.
+#[inline(always)]
+fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) {
+    let from_backend = matches!(direction, Direction::FromBackend);
+    let state = flow::next_state(s.flow.state, s.flow.protocol, from_backend, s.packet.tcp_flags);
+    if state == s.flow.state && now == s.flow.last_seen {
+        return;
+    }
+    let twin = if from_backend { Direction::ToService } else { Direction::FromBackend };
+    let _gone = tables.touch_flow(&s.key, now, state);
+    flow::write_key(&s.flow, twin, &mut s.other);
+    s.flow.state = state;
+    s.flow.last_seen = now;
+    if !tables.touch_flow(&s.other, now, state) {
+        // The other half was evicted: this one knows everything that it knew.
+        let own = s.flow.direction;
+        s.flow.direction = twin.code();
+        let _healed = tables.insert_flow(&s.other, &s.flow);
+        s.flow.direction = own;
+    }
+}
+
+/// A packet of no known flow, to one of weir's addresses.
+#[inline(always)]
+fn fresh(packet: &impl Packet, tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Verdict {
+    let reason = match choose(tables, at, s) {
+        Ok((service, backend)) => match begin(tables, at, (&service, &backend), s) {
+            Ok(()) => {
+                remember_ports(tables, at.now, s);
+                rewrite::plan(Direction::ToService, s);
+                if s.flow.nat == Nat::Source.code() {
+                    return send(packet, tables, at.place, Reason::NewFlow, s);
+                }
+                return Verdict::Translate(Reason::NewFlow);
+            }
+            Err(reason) => reason,
+        },
+        Err(reason) => reason,
+    };
+    refuse(packet, reason, s)
+}
+
+/// Finds the service and picks a backend.
+#[inline(always)]
+fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Service, Backend), Reason> {
+    if at.kind != AddressKind::Node && at.place.uplink {
+        return Err(Reason::DropExternalToClusterIp);
+    }
+    service::write_key(&s.key.destination, s.key.destination_port, s.key.protocol, at.kind, &mut s.service_key);
+    let node_ports = at.kind != AddressKind::Node || at.address.node_ports != 0;
+    let service = if node_ports { tables.service(&s.service_key) } else { None };
+    let Some(service) = service else {
+        return Err(if at.kind == AddressKind::Node {
+            Reason::PassNotFrontend
+        } else {
+            Reason::RejectUndefinedPort
+        });
+    };
+    if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
+        return Err(Reason::RejectUnknownFlow);
+    }
+    let backend = select::backend(tables, &service, at.place.uplink)?;
+    Ok((service, backend))
+}
+
+/// Makes the flow's two rows: first the one for answers, which reserves the tuple, then the one for the client.
+#[inline(always)]
+fn begin(
+    tables: &impl Tables,
+    at: &Situation,
+    (service, backend): (&Service, &Backend),
+    s: &mut Scratch,
+) -> Result<(), Reason> {
+    s.flow.client = s.key.source;
+    s.flow.client_port = s.key.source_port;
+    s.flow.frontend = s.key.destination;
+    s.flow.frontend_port = s.key.destination_port;
+    s.flow.source = s.key.source;
+    s.flow.source_port = s.key.source_port;
+    s.flow.backend = backend.address;
+    s.flow.backend_port = backend.port;
+    s.flow.service = service.id;
+    s.flow.backend_id = backend.id;
+    s.flow.backend_generation = backend.generation;
+    s.flow.interface = at.place.interface;
+    s.flow.last_seen = at.now;
+    s.flow.state = FlowState::New.code();
+    s.flow.protocol = s.key.protocol;
+    s.flow.nat = Nat::Destination.code();
+    let hairpin = backend.address == s.key.source;
+    if hairpin || (at.place.uplink && backend.local == 0) {
+        masquerade(tables, at.place, s)?;
+    }
+    snat::reserve(tables, &at.config, at.now, s)?;
+    s.flow.direction = Direction::ToService.code();
+    if !tables.put_flow(&s.key, &s.flow) {
+        tables.remove_flow(&s.other);
+        return Err(Reason::DropFlowTable);
+    }
+    tables.count_chosen(backend.id);
+    Ok(())
+}
+
+/// The backend shall see this node: the address that the node has on the way to it.
+#[inline(always)]
+fn masquerade(tables: &impl Tables, place: Place, s: &mut Scratch) -> Result<(), Reason> {
+    // Length 0: only the address is asked for; whether the packet fits is asked when it is sent.
+    let query = RouteQuery { interface: place.interface, destination: s.flow.backend, length: 0 };
+    match tables.route(&query, &mut s.route) {
+        RouteResult::Found | RouteResult::TooBig => {}
+        RouteResult::None => return Err(Reason::DropNoRoute),
+    }
+    s.flow.source = s.route.source;
+    s.flow.nat = Nat::Source.code();
+    Ok(())
+}
+
+/// Sends a packet whose source was or will be an address of this node: past the stack, which would not take it.
+#[inline(always)]
+fn send(packet: &impl Packet, tables: &impl Tables, place: Place, reason: Reason, s: &mut Scratch) -> Verdict {
+    let query = RouteQuery {
+        interface: place.interface,
+        destination: s.edits.destination,
+        length: segment_length(place, s),
+    };
+    match tables.route(&query, &mut s.route) {
+        RouteResult::Found => Verdict::Redirect(reason),
+        RouteResult::TooBig => refuse(packet, Reason::RejectTooBig, s),
+        RouteResult::None => Verdict::Drop(Reason::DropNoRoute),
+    }
+}
+
+/// Length of the packet on the wire, from the IP header on: of one segment, if it will be cut into several.
+#[inline(always)]
+fn segment_length(place: Place, s: &Scratch) -> u16 {
+    if place.segment == 0 {
+        return s.packet.length;
+    }
+    let transport = if s.packet.protocol == TCP { u32::from(s.packet.tcp_header) } else { 8 };
+    let headers = u32::from(s.packet.l4.wrapping_sub(s.packet.l3)) + transport;
+    ((headers + place.segment) & 0xffff) as u16
+}
+
+/// Turns a reason into what the client gets to feel.
+#[inline(always)]
+fn refuse(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Verdict {
+    match reason {
+        Reason::RejectNoEndpoints
+        | Reason::RejectUndefinedPort
+        | Reason::RejectUnknownFlow
+        | Reason::RejectTooBig => {
+            let is_reset = s.key.protocol == TCP && s.packet.tcp_flags & RST != 0;
+            let is_error = s.packet.content == Content::IcmpError.code();
+            if !is_reset && !is_error && reply::build(packet, reason, s) {
+                Verdict::Reply(reason)
+            } else {
+                Verdict::Drop(Reason::DropUnanswerable)
+            }
+        }
+        Reason::PassNotFrontend => Verdict::Pass(reason),
+        _ => Verdict::Drop(reason),
+    }
+}
+
+/// Only the first fragment has ports: remember them for the others.
+#[inline(always)]
+fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
+    if s.packet.first_fragment == 0 {
+        return;
+    }
+    write_fragment_key(s);
+    let ports = Fragment { source_port: s.key.source_port, destination_port: s.key.destination_port, seen: now };
+    tables.put_fragment(&s.fragment_key, &ports);
+}
+
+/// Gives a later fragment the ports of its first.
+#[inline(always)]
+fn recall_ports(tables: &impl Tables, s: &mut Scratch) -> bool {
+    write_fragment_key(s);
+    let Some(ports) = tables.fragment(&s.fragment_key) else { return false };
+    // RFC 1122, 3.3.2 and RFC 8200, 4.5: a datagram is reassembled within 60 s or not at all; an old row is another's.
+    if tables.now().saturating_sub(ports.seen) > 60 {
+        return false;
+    }
+    s.key.source_port = ports.source_port;
+    s.key.destination_port = ports.destination_port;
+    true
+}
+
+#[inline(always)]
+fn write_fragment_key(s: &mut Scratch) {
+    s.fragment_key.source = s.key.source;
+    s.fragment_key.destination = s.key.destination;
+    s.fragment_key.id = s.packet.fragment_id;
+    s.fragment_key.protocol = s.key.protocol;
+    s.fragment_key.hook = s.key.hook;
+}

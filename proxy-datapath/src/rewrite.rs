@@ -1,0 +1,161 @@
+//! What changes in a packet, as data, and the one function that changes it.
+
+use core::mem::offset_of;
+
+use network_types::icmp::Icmpv4Hdr;
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
+use network_types::udp::UdpHdr;
+use proxy_common::{Be16, Direction, Ip};
+
+use crate::checksum;
+use crate::packet::{ChecksumFix, PacketMut};
+use crate::parse::{Content, Parsed, TCP, UDP};
+use crate::scratch::Scratch;
+
+/// The new addresses and ports, and what they do to the checksums.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Edits {
+    /// Source address on the outermost header.
+    pub source: Ip,
+    /// Destination address on the outermost header.
+    pub destination: Ip,
+    /// ICMP error: source address in the quoted header.
+    pub inner_source: Ip,
+    /// ICMP error: destination address in the quoted header.
+    pub inner_destination: Ip,
+    /// Source port (of the quoted header, if this is an ICMP error).
+    pub source_port: u16,
+    /// Destination port, likewise.
+    pub destination_port: u16,
+    /// Change of the sum over the outermost addresses.
+    pub outer_diff: u32,
+    /// Change of the sum over the quoted addresses.
+    pub inner_diff: u32,
+    /// Change of the sum over the ports.
+    pub port_diff: u32,
+}
+
+/// Plans the translation of the packet in `s` as `s.flow` has it.
+#[inline(always)]
+pub fn plan(direction: Direction, s: &mut Scratch) {
+    let flow = &s.flow;
+    let ((source, source_port), (destination, destination_port)) = match direction {
+        Direction::ToService => ((flow.source, flow.source_port), (flow.backend, flow.backend_port)),
+        Direction::FromBackend => ((flow.frontend, flow.frontend_port), (flow.client, flow.client_port)),
+    };
+    let key = &s.key;
+    // Equal ports make no difference, and cost no checksum helper.
+    s.edits.port_diff = if key.source_port == source_port && key.destination_port == destination_port {
+        0
+    } else {
+        checksum::fold32(
+            checksum::diff_port(key.source_port, source_port)
+                + checksum::diff_port(key.destination_port, destination_port),
+        )
+    };
+    if s.packet.content == Content::IcmpError.code() {
+        plan_error(direction, (source, source_port), (destination, destination_port), s);
+        return;
+    }
+    s.edits.source = source;
+    s.edits.destination = destination;
+    s.edits.source_port = source_port;
+    s.edits.destination_port = destination_port;
+    s.edits.outer_diff = checksum::fold32(
+        checksum::diff_ip(&key.source, &source) + checksum::diff_ip(&key.destination, &destination),
+    );
+}
+
+/// An ICMP error: the quoted packet went the other way, so its addresses change the other way round. The error's own
+/// source changes only where it is the flow's, or where the backend must not see who sent it.
+#[inline(always)]
+fn plan_error(direction: Direction, source: (Ip, u16), destination: (Ip, u16), s: &mut Scratch) {
+    s.edits.inner_source = destination.0;
+    s.edits.source_port = destination.1;
+    s.edits.inner_destination = source.0;
+    s.edits.destination_port = source.1;
+    s.edits.inner_diff = checksum::fold32(
+        checksum::diff_ip(&s.key.source, &source.0) + checksum::diff_ip(&s.key.destination, &destination.0),
+    );
+    let masquerade = matches!(direction, Direction::ToService) && s.flow.source != s.flow.client;
+    let outer_source = if masquerade || s.outer_source == s.key.source { source.0 } else { s.outer_source };
+    s.edits.source = outer_source;
+    s.edits.destination = destination.0;
+    s.edits.outer_diff = checksum::fold32(
+        checksum::diff_ip(&s.outer_source, &outer_source)
+            + checksum::diff_ip(&s.outer_destination, &destination.0),
+    );
+}
+
+/// Writes the edits into the packet.
+#[inline(always)]
+#[must_use = "a packet that could not be rewritten must be dropped"]
+pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
+    let l3 = usize::from(parsed.l3);
+    addresses(packet, (l3, parsed.family), (&edits.source, &edits.destination), edits.outer_diff)?;
+    if parsed.later_fragment != 0 {
+        return Some(());
+    }
+    if parsed.content == Content::IcmpError.code() {
+        return apply_error(packet, parsed, edits);
+    }
+    let l4 = usize::from(parsed.l4);
+    ports(packet, l4, edits)?;
+    let at = if parsed.protocol == TCP { offset_of!(TcpHdr, check) } else { offset_of!(UdpHdr, check) };
+    packet.fix_checksum(ChecksumFix {
+        at: l4 + at,
+        pseudo: edits.outer_diff,
+        payload: edits.port_diff,
+        udp: parsed.protocol == UDP,
+        ipv6: parsed.family == 6,
+    })
+}
+
+/// The quoted header, and the ICMP checksum over it.
+///
+/// ICMP: the quoted IPv4 header's own checksum balances its addresses, so only the ports are left over. ICMPv6: the
+/// quoted addresses count, and the outermost ones by the pseudo-header (RFC 4443, 2.3). The quoted transport
+/// checksum stays as it was: the quote is cut off, and nobody can verify it.
+#[inline(always)]
+fn apply_error(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
+    let inner = (usize::from(parsed.inner_l3), parsed.family);
+    addresses(packet, inner, (&edits.inner_source, &edits.inner_destination), edits.inner_diff)?;
+    ports(packet, usize::from(parsed.inner_l4), edits)?;
+    let v6 = parsed.family == 6;
+    let quoted = if v6 { edits.inner_diff } else { 0 };
+    packet.fix_checksum(ChecksumFix {
+        at: usize::from(parsed.l4) + offset_of!(Icmpv4Hdr, check),
+        pseudo: if v6 { edits.outer_diff } else { 0 },
+        payload: checksum::fold32(u64::from(edits.port_diff) + u64::from(quoted)),
+        udp: false,
+        ipv6: v6,
+    })
+}
+
+/// Both addresses of an IP header, and its checksum if it has one.
+#[inline(always)]
+fn addresses(
+    packet: &mut impl PacketMut,
+    (at, family): (usize, u8),
+    (source, destination): (&Ip, &Ip),
+    diff: u32,
+) -> Option<()> {
+    if family == 6 {
+        packet.store(at + offset_of!(Ipv6Hdr, src_addr), source.bytes)?;
+        return packet.store(at + offset_of!(Ipv6Hdr, dst_addr), destination.bytes);
+    }
+    let check = packet.load::<2>(at + offset_of!(Ipv4Hdr, check))?;
+    packet.store(at + offset_of!(Ipv4Hdr, check), checksum::update(check, u64::from(diff)))?;
+    packet.store(at + offset_of!(Ipv4Hdr, src_addr), source.v4_bytes())?;
+    packet.store(at + offset_of!(Ipv4Hdr, dst_addr), destination.v4_bytes())
+}
+
+/// Both ports: at the same place in TCP and UDP.
+#[inline(always)]
+fn ports(packet: &mut impl PacketMut, at: usize, edits: &Edits) -> Option<()> {
+    let [s_a, s_b] = Be16::from_host(edits.source_port).to_wire();
+    let [d_a, d_b] = Be16::from_host(edits.destination_port).to_wire();
+    packet.store(at, [s_a, s_b, d_a, d_b])
+}

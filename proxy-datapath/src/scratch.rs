@@ -1,0 +1,55 @@
+//! Working memory of one packet.
+//!
+//! A kernel program has 512 bytes of stack for its whole call chain: two keys and two flows do not fit beside the
+//! rest. So what is large lives here: one row per CPU in the kernel, a local variable in tests.
+
+use proxy_common::{Flow, FlowKey, FragmentKey, Ip, ServiceKey};
+
+use crate::parse::Parsed;
+use crate::reply::Reply;
+use crate::rewrite::Edits;
+use crate::tables::Route;
+
+/// Where a packet is met: what is known before its first byte is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Index of the interface.
+    pub interface: u32,
+    /// Whether the interface leads out of the node's pods: an uplink or an overlay device.
+    pub uplink: bool,
+    /// Whether packets have an Ethernet header here.
+    pub ethernet: bool,
+    /// Payload bytes of each segment of a GSO packet; 0 if the packet is one segment.
+    pub segment: u32,
+}
+
+/// The working memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scratch {
+    /// The packet's five-tuple. For an ICMP error: that of the packet it complains about, turned round, because it
+    /// travels like an answer to that packet.
+    pub key: FlowKey,
+    /// The key of the other row of a flow.
+    pub other: FlowKey,
+    /// The flow that is found or made.
+    pub flow: Flow,
+    /// A row that stands where another is wanted.
+    pub found: Flow,
+    /// The frontend that is asked for.
+    pub service_key: ServiceKey,
+    /// The datagram that a fragment belongs to.
+    pub fragment_key: FragmentKey,
+    /// Source address on the outermost header.
+    pub outer_source: Ip,
+    /// Destination address on the outermost header.
+    pub outer_destination: Ip,
+    /// What the headers say.
+    pub packet: Parsed,
+    /// What is to be changed in the packet.
+    pub edits: Edits,
+    /// Where to send the packet, if not on through the stack.
+    pub route: Route,
+    /// What is sent back instead of the packet.
+    pub reply: Reply,
+}

@@ -1,0 +1,85 @@
+//! Finds a source port under which answers come back to one flow only.
+//!
+//! The row for answers is the reservation: it is written only where none stands, so two CPUs cannot take the same.
+
+use proxy_common::{Direction, Flow, Nat, NodeConfig, Reason};
+
+use crate::flow;
+use crate::scratch::Scratch;
+use crate::tables::{Inserted, Tables};
+
+/// Ports that are tried before a packet is given up.
+const PROBES: u32 = 24;
+/// Distance between two tries: odd and prime, so that tries of neighbours do not run into each other.
+const STRIDE: u32 = 7919;
+
+/// Whether SNAT may have used a port.
+#[inline(always)]
+pub const fn in_range(config: &NodeConfig, port: u16) -> bool {
+    port.wrapping_sub(config.snat_first_port) < config.snat_ports
+}
+
+/// Writes the row for answers of [`Scratch::flow`], under the client's own port if that is free and allowed, else
+/// under another one.
+#[inline(always)]
+pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scratch) -> Result<(), Reason> {
+    s.flow.direction = Direction::FromBackend.code();
+    if s.flow.nat == Nat::Destination.code() {
+        match claim(tables, now, s) {
+            Claim::Taken => s.flow.nat = Nat::SourcePort.code(),
+            Claim::Ours => return Ok(()),
+            Claim::Full => return Err(Reason::DropFlowTable),
+        }
+    }
+    let count = u32::from(config.snat_ports);
+    let mut at = start(&s.flow);
+    for _ in 0..PROBES {
+        let Some(offset) = at.checked_rem(count) else { break };
+        s.flow.source_port = config.snat_first_port.wrapping_add((offset & 0xffff) as u16);
+        match claim(tables, now, s) {
+            Claim::Ours => return Ok(()),
+            Claim::Full => return Err(Reason::DropFlowTable),
+            Claim::Taken => at = at.wrapping_add(STRIDE),
+        }
+    }
+    Err(Reason::DropSnatPorts)
+}
+
+#[derive(PartialEq)]
+enum Claim {
+    Ours,
+    Taken,
+    Full,
+}
+
+/// Takes the row for answers if nobody else lives there.
+#[inline(always)]
+fn claim(tables: &impl Tables, now: u32, s: &mut Scratch) -> Claim {
+    flow::write_key(&s.flow, Direction::FromBackend, &mut s.other);
+    match tables.insert_flow(&s.other, &s.flow) {
+        Inserted::Yes => Claim::Ours,
+        Inserted::Full => Claim::Full,
+        Inserted::Exists => {
+            let free = tables.flow(&s.other, &mut s.found)
+                && (flow::replaceable(&s.found, now) || flow::same_connection(&s.found, &s.flow));
+            if !free {
+                Claim::Taken
+            } else if tables.put_flow(&s.other, &s.flow) {
+                Claim::Ours
+            } else {
+                Claim::Full
+            }
+        }
+    }
+}
+
+/// Where the search begins: spread by who talks to whom.
+#[inline(always)]
+fn start(flow: &Flow) -> u32 {
+    let [.., a, b, c, d] = flow.client.bytes;
+    let client = u32::from_ne_bytes([a, b, c, d]);
+    let ports = u32::from(flow.client_port) << 16 | u32::from(flow.frontend_port);
+    // A multiplicative hash (Knuth, 6.4): enough to spread; nothing secret depends on it.
+    let mixed = (client ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b1);
+    mixed ^ (mixed >> 15)
+}

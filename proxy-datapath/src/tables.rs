@@ -1,0 +1,99 @@
+//! The only look-ups of the datapath: maps, the routing table, the clock.
+
+use proxy_common::{
+    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceKey,
+    Socket, SocketKey,
+};
+
+/// The rows of the maps, and what the kernel knows. In the kernel these are helper calls; in tests, a few hash maps.
+pub trait Tables {
+    /// The node's configuration.
+    fn config(&self) -> Option<NodeConfig>;
+    /// Monotonic seconds.
+    fn now(&self) -> u32;
+
+    /// What an address is to this node.
+    fn address(&self, address: &Ip) -> Option<Address>;
+    /// The service of a frontend.
+    fn service(&self, key: &ServiceKey) -> Option<Service>;
+    /// The backend in a slot.
+    fn backend(&self, slot: u32) -> Option<Backend>;
+    /// How a backend fares.
+    fn backend_state(&self, id: u32) -> Option<BackendState>;
+    /// Counts a new flow to a backend.
+    fn count_chosen(&self, id: u32);
+    /// Takes the next turn of a cursor: the number of turns taken before.
+    fn advance(&self, cursor: u32) -> Option<u64>;
+
+    /// Copies a flow's row to `flow`; false if there is none.
+    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool;
+    /// Writes a new row; leaves one that exists alone.
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted;
+    /// Writes a row, over another if one exists; false if the table takes none.
+    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// Sets when a row last saw a packet, and its state; false if there is no such row.
+    fn touch_flow(&self, key: &FlowKey, last_seen: u32, state: u8) -> bool;
+    /// Removes a row.
+    fn remove_flow(&self, key: &FlowKey);
+
+    /// The ports of a fragmented datagram.
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    /// Remembers the ports of a fragmented datagram.
+    fn put_fragment(&self, key: &FragmentKey, fragment: &Fragment);
+
+    /// What a socket was told.
+    fn socket(&self, key: &SocketKey) -> Option<Socket>;
+    /// Remembers what a socket is told.
+    fn put_socket(&self, key: &SocketKey, socket: &Socket);
+
+    /// Where a packet would leave this node.
+    fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult;
+}
+
+/// What became of a row that must not replace another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inserted {
+    /// It is written.
+    Yes,
+    /// Another row stands there.
+    Exists,
+    /// The table takes none.
+    Full,
+}
+
+/// A question to the routing table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RouteQuery {
+    /// Where the packet came in.
+    pub interface: u32,
+    /// Where it shall go.
+    pub destination: Ip,
+    /// Its length from the IP header on, of one segment if it will be cut into several.
+    pub length: u16,
+}
+
+/// An answer of the routing table.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Route {
+    /// Where packets to there leave.
+    pub interface: u32,
+    /// The link's MTU, if the packet is too big for it.
+    pub mtu: u32,
+    /// Whom to hand them to: the destination itself, or a gateway.
+    pub next_hop: Ip,
+    /// The address that this node has on the way.
+    pub source: Ip,
+}
+
+/// How a question to the routing table ended.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteResult {
+    /// There is a route.
+    Found,
+    /// There is a route, but the packet is too big for it; `mtu` is set.
+    TooBig,
+    /// There is none.
+    None,
+}

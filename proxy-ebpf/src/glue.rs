@@ -1,0 +1,83 @@
+//! A socket buffer as the datapath sees a packet: the only place where packet pointers are compared and followed.
+
+use core::ptr;
+
+use aya_ebpf::bindings::{BPF_F_IPV6, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::programs::TcContext;
+use proxy_datapath::packet::ChecksumFix;
+use proxy_datapath::{Packet, PacketMut};
+
+use crate::maps;
+
+/// No header that is followed starts beyond this.
+///
+/// verifier: an offset that comes out of a map is an unknown number; the mask is what makes "packet pointer + offset"
+/// a pointer again ("math between pkt pointer and register with unbounded min value").
+const OFFSET_MASK: usize = 0x3ff;
+
+/// Bytes that must be in the linear part: the longest headers that are parsed, an ICMPv6 error's quote included.
+const LINEAR: u32 = 128;
+
+/// A packet at a TC hook.
+pub(crate) struct Skb<'a> {
+    pub(crate) ctx: &'a TcContext,
+}
+
+impl<'a> Skb<'a> {
+    /// Takes a packet, with its headers where they can be read directly.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+        let linear = ctx.data_end().wrapping_sub(ctx.data());
+        if linear < LINEAR as usize && linear < ctx.len() as usize {
+            // A packet that cannot be pulled has fewer bytes for `load`, which then says so.
+            let _pulled = ctx.pull_data(ctx.len().min(LINEAR));
+        }
+        Self { ctx }
+    }
+
+    /// A pointer to `size` bytes at an offset, if the packet has them.
+    #[inline(always)]
+    fn at(&self, at: usize, size: usize) -> Option<usize> {
+        let start = self.ctx.data() + (at & OFFSET_MASK);
+        if start + size > self.ctx.data_end() { None } else { Some(start) }
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let start = self.at(at, N)?;
+        // SAFETY: `at` has compared the end of these N bytes with the end of the packet; the verifier checks it again.
+        Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) })
+    }
+}
+
+impl PacketMut for Skb<'_> {
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
+        let start = self.at(at, N)?;
+        // SAFETY: as in `load`; the verifier's prologue has made the packet's head writable.
+        unsafe { ptr::write_unaligned(start as *mut [u8; N], bytes) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn fix_checksum(&mut self, fix: ChecksumFix) -> Option<()> {
+        let udp = if fix.udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        if fix.pseudo != 0 {
+            let flags = udp | u64::from(BPF_F_PSEUDO_HDR) | ipv6_flag(fix.ipv6);
+            self.ctx.l4_csum_replace(fix.at, 0, u64::from(fix.pseudo), flags).ok()?;
+        }
+        if fix.payload != 0 {
+            self.ctx.l4_csum_replace(fix.at, 0, u64::from(fix.payload), udp).ok()?;
+        }
+        Some(())
+    }
+}
+
+/// The flag that keeps `skb->csum` right for IPv6, where the kernel knows it.
+#[inline(always)]
+fn ipv6_flag(ipv6: bool) -> u64 {
+    let known = maps::CONFIG.get(0).is_some_and(|config| config.checksum_ipv6_flag != 0);
+    if ipv6 && known { u64::from(BPF_F_IPV6) } else { 0 }
+}

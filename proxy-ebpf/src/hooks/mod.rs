@@ -1,0 +1,4 @@
+//! The hooks, by kind.
+
+mod socket;
+mod tc;

@@ -1,0 +1,75 @@
+//! The packet hooks. A program is attached by what its interface is, so that no packet pays for finding out.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use proxy_datapath::{Place, path};
+
+use crate::glue::Skb;
+use crate::tables::Kernel;
+use crate::{apply, count, maps};
+
+/// From a pod.
+#[classifier]
+fn pod_ingress(ctx: TcContext) -> i32 {
+    ingress(&ctx, false, true)
+}
+
+/// From outside, or from another node.
+#[classifier]
+fn uplink_ingress(ctx: TcContext) -> i32 {
+    ingress(&ctx, true, true)
+}
+
+/// From outside, by a device without link headers (`WireGuard`, IP in IP).
+#[classifier]
+fn uplink_l3_ingress(ctx: TcContext) -> i32 {
+    ingress(&ctx, true, false)
+}
+
+/// To anywhere: answers are translated back.
+#[classifier]
+fn egress(ctx: TcContext) -> i32 {
+    answer(&ctx, true)
+}
+
+/// To anywhere, by a device without link headers.
+#[classifier]
+fn egress_l3(ctx: TcContext) -> i32 {
+    answer(&ctx, false)
+}
+
+#[inline(always)]
+fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    // SAFETY: this CPU's row; TC hooks run with softirqs off, so nothing else uses it meanwhile.
+    let s = unsafe { &mut *scratch };
+    let place = place(ctx, uplink, ethernet);
+    let mut packet = Skb::new(ctx);
+    let decided = path::ingress(&packet, &Kernel { ctx: ctx.as_ptr() }, place, s);
+    let (done, action) = apply::verdict(decided, &mut packet, place, s);
+    count::verdict(ctx, done, place, s);
+    action
+}
+
+#[inline(always)]
+fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    // SAFETY: as in `ingress`.
+    let s = unsafe { &mut *scratch };
+    let place = place(ctx, false, ethernet);
+    let mut packet = Skb::new(ctx);
+    let decided = path::egress(&packet, &Kernel { ctx: ctx.as_ptr() }, place, s);
+    let (done, action) = apply::verdict(decided, &mut packet, place, s);
+    count::verdict(ctx, done, place, s);
+    action
+}
+
+#[inline(always)]
+fn place(ctx: &TcContext, uplink: bool, ethernet: bool) -> Place {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: fields of the program's own context.
+    let (interface, segment) = unsafe { ((*skb).ifindex, (*skb).gso_size) };
+    Place { interface, uplink, ethernet, segment }
+}

@@ -1,0 +1,152 @@
+//! Every map, and nothing else. Rows and sizes are those of `proxy-common`; `docs/maps.md` is made from this file.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use proxy_common::{
+    Address, Backend, BackendState, Cursor, Event, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta, MonitorLease,
+    NodeConfig, Reason, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
+};
+use proxy_datapath::Scratch;
+
+/// What an address is to this node: the first question asked of a packet that comes in.
+///
+/// Writer:    agent. Reader: all programs.
+/// Lifecycle: a ClusterIP's row is born after its frontends and dies when no flow uses the address any more.
+/// Full:      the Service that needs the row is not programmed; its old state stays.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static ADDRESSES: HashMap<Ip, Address, { limits::ADDRESSES }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Frontend to service: replacing a row is the one publish point of a change.
+///
+/// Writer:    agent. Reader: all programs.
+/// Lifecycle: born after the backends that it points to, dies before them.
+/// Full:      the Service is not programmed; its old state stays.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static SERVICES: HashMap<ServiceKey, Service, { limits::SERVICES }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Slot to backend; the backends of a service port are one contiguous slab, those of this node first.
+///
+/// Writer:    agent. Reader: all programs.
+/// Lifecycle: a change writes a new slab; the old one is reused a grace period after the last frontend left it.
+/// Full:      the Service is not programmed; its old state stays.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static BACKENDS: Array<Backend, { limits::BACKENDS }> = Array::new();
+
+/// Backend id to its generation, whether it serves, and how often it was chosen.
+///
+/// Writer:    agent; programs add to `chosen`. Reader: all programs, `weir services`.
+/// Lifecycle: an id belongs to a (service port, endpoint) pair as long as that exists; its reuse counts a generation.
+/// Full:      the Service is not programmed; its old state stays.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static BACKEND_STATE: Array<BackendState, { limits::BACKEND_STATE }> = Array::new();
+
+/// Service id × class (cluster, local) to the round-robin cursor that all frontends, CPUs and paths share.
+///
+/// Writer:    programs; agent once, when an id is given out. Reader: all programs.
+/// Lifecycle: starts at a random turn, so that nodes do not herd; endpoint changes do not reset it.
+/// Full:      cannot be: one row for each id and class.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static CURSORS: Array<Cursor, { limits::CURSORS }> = Array::new();
+
+/// Service id to namespace, name and port name.
+///
+/// Writer:    agent. Reader: agent after a restart, `weir services`; no program.
+/// Lifecycle: as long as the id is given out.
+/// Full:      the Service is not programmed; its old state stays.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static SERVICE_NAMES: HashMap<u32, ServiceName, { limits::SERVICE_IDS }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// Connections of the packet path, two rows each: one for either direction, both with the whole translation.
+///
+/// Writer:    programs; agent only deletes. Reader: programs, `weir flows`.
+/// Lifecycle: born with the first packet, dies by time-out (the agent's sweeper) or by LRU.
+/// Full:      LRU evicts; the evicted half of a flow is rebuilt from the other by its next packet.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, { limits::FLOWS }> = LruHashMap::new();
+
+/// Ports of fragmented datagrams, which only the first fragment carries.
+///
+/// Writer:    programs; agent only deletes. Reader: programs.
+/// Lifecycle: born with a first fragment of a flow, of no use after 60 s.
+/// Full:      LRU evicts; later fragments of the evicted datagram are dropped and counted.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { limits::FRAGMENTS }> = LruHashMap::new();
+
+/// What the socket hook told a socket.
+///
+/// Writer:    programs. Reader: programs.
+/// Lifecycle: born with `connect` or `sendmsg`, dies by LRU; cookies are never used twice.
+/// Full:      LRU evicts; `getpeername` then names the backend, and UDP picks a backend again.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static SOCKETS: LruHashMap<SocketKey, Socket, { limits::SOCKETS }> = LruHashMap::new();
+
+/// The node's configuration, one row.
+///
+/// Writer:    agent. Reader: all programs.
+/// Lifecycle: written before the first program is attached.
+/// Full:      cannot be.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
+
+/// ABI version and clock source, one row.
+///
+/// Writer:    the first agent. Reader: later agents and the inspection verbs; no program.
+/// Lifecycle: as long as the pins.
+/// Full:      cannot be.
+/// Survives:  agent restart yes (pinned), ABI change no: it is how one is noticed.
+#[btf_map(pin_by_name)]
+pub(crate) static META: Array<Meta, 1> = Array::new();
+
+/// Until when somebody listens to `EVENTS`, one row.
+///
+/// Writer:    `weir monitor`. Reader: all programs.
+/// Lifecycle: a lease of seconds, renewed while the monitor runs.
+/// Full:      cannot be.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static MONITOR: Array<MonitorLease, 1> = Array::new();
+
+/// New flows, rejects and drops, written while somebody listens.
+///
+/// Writer:    programs. Reader: `weir monitor`.
+/// Lifecycle: until it is read.
+/// Full:      events are lost, packets are not; `COUNTERS` counts them all the same.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static EVENTS: RingBuf<Event, { limits::EVENT_BYTES }> = RingBuf::new();
+
+/// Reason to packets, per CPU.
+///
+/// Writer:    programs. Reader: `weir status`.
+/// Lifecycle: counts from the first load on.
+/// Full:      cannot be: one row for each reason.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+
+/// Working memory of the packet programs: what would not fit into 512 bytes of stack. Not pinned.
+///
+/// Writer:    programs. Reader: the same run of the same program.
+/// Lifecycle: one packet.
+/// Full:      cannot be: one row.
+/// Survives:  nothing.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// 1 if the kernel has `bpf_set_retval` (Linux 5.18, commit b44123b4a3dc); the loader sets it before the verifier
+/// looks, which then leaves the call out.
+#[unsafe(no_mangle)]
+pub(crate) static HAVE_SET_RETVAL: Global<u8> = Global::new(1);

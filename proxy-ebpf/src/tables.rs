@@ -1,0 +1,207 @@
+//! The maps and the kernel's knowledge as the datapath asks for them.
+
+use core::ffi::c_void;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::mem;
+use core::ptr;
+
+use aya_ebpf::bindings::{
+    BPF_ANY, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
+};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
+use proxy_common::{
+    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceKey,
+    Socket, SocketKey,
+};
+use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
+
+use crate::maps;
+
+/// The maps; the context is for the helpers that want one.
+pub(crate) struct Kernel {
+    pub(crate) ctx: *mut c_void,
+}
+
+const EEXIST: i32 = -17;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// `BPF_FIB_LKUP_RET_*` of `bpf_fib_lookup`.
+const FIB_SUCCESS: i64 = 0;
+const FIB_NO_NEIGHBOUR: i64 = 7;
+const FIB_FRAGMENTATION_NEEDED: i64 = 8;
+
+impl Tables for Kernel {
+    #[inline(always)]
+    fn config(&self) -> Option<NodeConfig> {
+        maps::CONFIG.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: takes no argument. Coarse (a tick late, Linux 5.11) is half the cost, and a second is a long time.
+        let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+        (nanoseconds / 1_000_000_000) as u32
+    }
+
+    #[inline(always)]
+    fn address(&self, address: &Ip) -> Option<Address> {
+        // SAFETY: copied at once; a row is replaced as a whole and freed after a grace period.
+        unsafe { maps::ADDRESSES.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        // SAFETY: as for `address`.
+        unsafe { maps::SERVICES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, slot: u32) -> Option<Backend> {
+        maps::BACKENDS.get(slot).copied()
+    }
+
+    #[inline(always)]
+    fn backend_state(&self, id: u32) -> Option<BackendState> {
+        maps::BACKEND_STATE.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn count_chosen(&self, id: u32) {
+        if let Some(state) = maps::BACKEND_STATE.get_ptr_mut(id) {
+            // SAFETY: the pointer is to a live array row, and an atomic add may race with anything.
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*state).chosen, 1) };
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&self, cursor: u32) -> Option<u64> {
+        let cursor = maps::CURSORS.get_ptr_mut(cursor)?;
+        // SAFETY: as in `count_chosen`.
+        Some(unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*cursor).next, 1) })
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
+        let Some(row) = maps::FLOWS.get_ptr(key) else { return false };
+        // SAFETY: copied at once; a row that is evicted meanwhile belongs to another flow for as long as this copy
+        // takes at most, which every lock-free reader of an LRU map has to live with.
+        unsafe { ptr::copy_nonoverlapping(row, flow, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
+        match maps::FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Inserted::Yes,
+            Err(EEXIST) => Inserted::Exists,
+            Err(_) => Inserted::Full,
+        }
+    }
+
+    #[inline(always)]
+    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        maps::FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn touch_flow(&self, key: &FlowKey, last_seen: u32, state: u8) -> bool {
+        let Some(row) = maps::FLOWS.get_ptr_mut(key) else { return false };
+        // SAFETY: as for `flow`; single aligned stores.
+        unsafe {
+            ptr::write_volatile(&raw mut (*row).last_seen, last_seen);
+            ptr::write_volatile(&raw mut (*row).state, state);
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, key: &FlowKey) {
+        let _missing = maps::FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        // SAFETY: as for `flow`.
+        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        let _full = maps::FRAGMENTS.insert(key, fragment, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn socket(&self, key: &SocketKey) -> Option<Socket> {
+        // SAFETY: as for `flow`.
+        unsafe { maps::SOCKETS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_socket(&self, key: &SocketKey, socket: &Socket) {
+        let _full = maps::SOCKETS.insert(key, socket, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
+        let Some(config) = maps::CONFIG.get(0) else { return RouteResult::None };
+        // SAFETY: integers and unions of integers only: zero is a value of each.
+        let mut fib: FibLookup = unsafe { mem::zeroed() };
+        let v4 = query.destination.is_v4();
+        fib.family = if v4 { AF_INET } else { AF_INET6 };
+        fib.ifindex = query.interface;
+        fib.__bindgen_anon_1.tot_len = query.length;
+        if v4 {
+            fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.destination.v4_bytes());
+        } else {
+            fib.__bindgen_anon_4.ipv6_dst = words(&query.destination);
+        }
+        let flags = if config.fib_source != 0 { BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC } else { 0 };
+        // SAFETY: the context is the program's own, the struct is on the stack and as large as is said.
+        let result = unsafe { bpf_fib_lookup(self.ctx, &raw mut fib, size_of::<FibLookup>() as i32, flags) };
+        // SAFETY: the helper leaves numbers in every union, whichever member it used.
+        unsafe { read_route(&fib, config, v4, route) };
+        match result {
+            FIB_SUCCESS | FIB_NO_NEIGHBOUR => RouteResult::Found,
+            FIB_FRAGMENTATION_NEEDED => RouteResult::TooBig,
+            _ => RouteResult::None,
+        }
+    }
+}
+
+/// What the routing table answered. The next hop of an IPv4 destination may be an IPv6 router (RFC 5549).
+///
+/// # Safety
+/// `fib` must have been filled in by `bpf_fib_lookup`.
+#[inline(always)]
+unsafe fn read_route(fib: &FibLookup, config: &NodeConfig, v4: bool, route: &mut Route) {
+    route.interface = fib.ifindex;
+    // SAFETY: plain numbers, see above.
+    unsafe {
+        route.mtu = u32::from(fib.__bindgen_anon_1.mtu_result);
+        route.next_hop = if fib.family == AF_INET {
+            Ip::v4(fib.__bindgen_anon_4.ipv4_dst.to_ne_bytes())
+        } else {
+            bytes(fib.__bindgen_anon_4.ipv6_dst)
+        };
+        route.source = match (v4, config.fib_source != 0) {
+            (true, true) => Ip::v4(fib.__bindgen_anon_3.ipv4_src.to_ne_bytes()),
+            (false, true) => bytes(fib.__bindgen_anon_3.ipv6_src),
+            (true, false) => config.fallback_source_v4,
+            (false, false) => config.fallback_source_v6,
+        };
+    }
+}
+
+/// An address as the four words that the kernel's structs have.
+#[inline(always)]
+pub(crate) fn words(ip: &Ip) -> [u32; 4] {
+    // SAFETY: sixteen bytes either way, and every bit pattern is valid in both.
+    unsafe { mem::transmute::<[u8; 16], [u32; 4]>(ip.bytes) }
+}
+
+/// The way back.
+#[inline(always)]
+pub(crate) fn bytes(words: [u32; 4]) -> Ip {
+    // SAFETY: as in `words`.
+    Ip::v6(unsafe { mem::transmute::<[u32; 4], [u8; 16]>(words) })
+}
