@@ -5,8 +5,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IP address: 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
 ///
-/// One type for both families, so that no rule exists twice.
-#[repr(C)]
+/// One type for both families, so that no rule exists twice. Aligned to four bytes, so that kernel programs copy and
+/// compare it by words; it stays an array of bytes, so that `bpftool` prints it as one.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Ip {
     /// The address as it stands on the wire.

@@ -132,7 +132,7 @@ pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
         }
     } else {
         // A device without a link header: the version says it (RFC 791, RFC 8200).
-        let Some([first]) = packet.load::<1>(0) else { return Network::Malformed };
+        let Some([first, _]) = packet.load::<2>(0) else { return Network::Malformed };
         (if first >> 4 == 6 { IPV6 } else { IPV4 }, 0)
     };
     match kind {
@@ -224,7 +224,7 @@ fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
         return Content::Other;
     }
     let l4 = usize::from(s.packet.l4);
-    let Some([kind]) = packet.load::<1>(l4) else { return Content::Malformed };
+    let Some([kind, _]) = packet.load::<2>(l4) else { return Content::Malformed };
     if !is_error(s.packet.family, kind) {
         return Content::Other;
     }

@@ -43,12 +43,31 @@ impl<'a> Skb<'a> {
     }
 }
 
+/// Bytes that are read as 32-bit words.
+#[repr(C, align(4))]
+struct Words<const N: usize>([u8; N]);
+
+/// Bytes that are read as 16-bit words.
+#[repr(C, align(2))]
+struct Halves<const N: usize>([u8; N]);
+
 impl Packet for Skb<'_> {
     #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        // verifier: "start + 1 > end" becomes "start >= end", which proves nothing to it ("offset is outside of the
+        // packet"). Nothing is lost: every header has two bytes.
+        const { assert!(N >= 2, "load two bytes and leave one") };
         let start = self.at(at, N)?;
-        // SAFETY: `at` has compared the end of these N bytes with the end of the packet; the verifier checks it again.
-        Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) })
+        // SAFETY: `at` has compared the end of these N bytes with the end of the packet; the verifier checks it
+        // again. This machine reads words at any address, and without the claim of alignment the compiler would read
+        // byte by byte. The sizes of the aligned types are N in their branches.
+        Some(unsafe {
+            match N % 4 {
+                0 => ptr::read(start as *const Words<N>).0,
+                2 => ptr::read(start as *const Halves<N>).0,
+                _ => ptr::read(start as *const [u8; N]),
+            }
+        })
     }
 }
 
@@ -57,7 +76,13 @@ impl PacketMut for Skb<'_> {
     fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
         let start = self.at(at, N)?;
         // SAFETY: as in `load`; the verifier's prologue has made the packet's head writable.
-        unsafe { ptr::write_unaligned(start as *mut [u8; N], bytes) };
+        unsafe {
+            match N % 4 {
+                0 => ptr::write(start as *mut Words<N>, Words(bytes)),
+                2 => ptr::write(start as *mut Halves<N>, Halves(bytes)),
+                _ => ptr::write(start as *mut [u8; N], bytes),
+            }
+        }
         Some(())
     }
 
