@@ -1,0 +1,66 @@
+//! Where objects come from: a Kubernetes API server, or a folder of manifests.
+//!
+//! ```text
+//!  kube.rs ───┐
+//!             ├──▶ Change, Change, … ──▶ run.rs ──▶ proxy-model
+//!  folder.rs ─┘
+//! ```
+//!
+//! A source sends `Replace` for a kind once it has seen *all* objects of that kind, and changes after that. It never
+//! ends because something cannot be read: it says so once, and goes on with what it knew.
+
+pub mod folder;
+pub mod kube;
+mod manifest;
+mod raw;
+mod watch;
+
+use futures::future::BoxFuture;
+use proxy_model::Change;
+use tokio::sync::mpsc;
+
+/// Changes that belong together: the model sees them before it plans again.
+pub type Changes = Vec<Change>;
+
+/// Something that tells which objects there are.
+pub trait Source: Send {
+    /// What to call it in the log.
+    fn describe(&self) -> String;
+
+    /// Sends changes until the receiver is gone. An error means that this source can never work as it was configured.
+    fn run(
+        self: Box<Self>,
+        changes: mpsc::Sender<Changes>,
+    ) -> BoxFuture<'static, Result<(), SourceError>>;
+}
+
+/// Why a source cannot work at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The kubeconfig file is no use.
+    #[error("reading the kubeconfig {path}: check the file given with --kubeconfig")]
+    Kubeconfig {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<::kube::config::KubeconfigError>,
+    },
+    /// Not in a pod.
+    #[error(
+        "no API server is configured: give --manifests DIR or --kubeconfig FILE, or run in a pod with a service account"
+    )]
+    InCluster(#[source] Box<::kube::config::InClusterError>),
+    /// The client could not be made.
+    #[error("setting up the client for the API server {url}")]
+    Client {
+        /// The server.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<::kube::Error>,
+    },
+    /// Only a bug in the source itself ends it.
+    #[error("reading the manifests in {0} ended unexpectedly: please report this")]
+    Ended(String),
+}
