@@ -158,23 +158,31 @@ fn make_private(path: &Path) -> Result<(), BpffsError> {
     Ok(())
 }
 
+/// The agent that holds the lock on the pins, as far as its process can be seen from here. Looking takes no lock, so an
+/// agent that starts meanwhile is not disturbed.
+pub fn running_agent(pins: &Pins) -> Option<String> {
+    visible_holder(&File::open(pins.root()).ok()?)
+}
+
 /// Who holds a lock on this file, as `/proc/locks` tells it.
 fn holder(file: &File) -> String {
-    let found = file.metadata().ok().and_then(|metadata| {
-        let device = metadata.dev();
-        let place = format!(
-            "{:02x}:{:02x}:{}",
-            major(device),
-            minor(device),
-            metadata.ino()
-        );
-        find_holder(&fs::read_to_string("/proc/locks").ok()?, &place)
-    });
-    let Some(pid) = found else {
-        return "its process cannot be seen from here, it may be in another container".to_owned();
-    };
+    visible_holder(file).unwrap_or_else(|| {
+        "its process cannot be seen from here, it may be in another container".to_owned()
+    })
+}
+
+fn visible_holder(file: &File) -> Option<String> {
+    let metadata = file.metadata().ok()?;
+    let device = metadata.dev();
+    let place = format!(
+        "{:02x}:{:02x}:{}",
+        major(device),
+        minor(device),
+        metadata.ino()
+    );
+    let pid = find_holder(&fs::read_to_string("/proc/locks").ok()?, &place)?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    format!("pid {pid} {}", name.trim()).trim_end().to_owned()
+    Some(format!("pid {pid} {}", name.trim()).trim_end().to_owned())
 }
 
 /// The process in the line of `/proc/locks` about this place (`major:minor:inode`).

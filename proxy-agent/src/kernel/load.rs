@@ -276,6 +276,8 @@ fn configure(maps: &mut Maps, features: Features, cookie: u64) -> Result<(), Map
         fib_source: u8::from(features.fib_source),
         checksum_ipv6_flag: u8::from(features.checksum_ipv6_flag),
         reserved: [0; 6],
+        fallback_source_v4: old.fallback_source_v4,
+        fallback_source_v6: old.fallback_source_v6,
     };
     if new != old {
         maps.config.put(0, &new)?;

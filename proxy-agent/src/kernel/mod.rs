@@ -30,7 +30,7 @@ mod sys;
 mod table;
 
 pub use attach::{AttachError, Programs};
-pub use bpffs::BpffsError;
+pub use bpffs::{BpffsError, running_agent};
 pub use cleanup::{CleanupError, cleanup};
 pub use clock::monotonic_seconds;
 pub use events::EventReader;
