@@ -1,3 +1,17 @@
-//! The node agent and inspection tool of weir: all that does IO.
+//! The node agent and inspection tool of weir: everything that touches the world.
+//!
+//! ```text
+//!  source/ ──changes──▶ run.rs ──▶ proxy-model ──steps──▶ apply.rs ──▶ kernel/ ──rows──▶ maps ──▶ cli/
+//! ```
 
+pub mod apply;
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod error;
 pub mod kernel;
+pub mod logging;
+pub mod report;
+pub mod run;
+pub mod source;

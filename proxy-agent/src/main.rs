@@ -1,2 +1,73 @@
-//! stub
-fn main() {}
+//! `weir`: flags in, one of the commands out.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use proxy_agent::config::{self, AgentFlags, Cli, Command};
+use proxy_agent::source::Source;
+use proxy_agent::source::folder::Folder;
+use proxy_agent::source::kube::Kube;
+use proxy_agent::{check, cli, error, kernel, logging, run};
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(execute(command)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if cli::is_closed_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {}", error::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Agent(flags) => agent(flags).await,
+        Command::Status(flags) => cli::status::run(&flags),
+        Command::Services(flags) => cli::services::run(&flags),
+        Command::Backends(flags) => cli::backends::run(&flags),
+        Command::Flows(flags) => cli::flows::run(&flags),
+        Command::Monitor(flags) => cli::monitor::run(&flags).await,
+        Command::Cleanup(flags) => cli::cleanup::run(&flags).await,
+    }
+}
+
+async fn agent(flags: AgentFlags) -> Result<()> {
+    logging::start(flags.log_format, &flags.log, flags.kernel_log)?;
+    let node = check::node(&flags.bpffs.bpffs, flags.cgroup.as_deref())?;
+    let source: Box<dyn Source> = match flags.manifests {
+        Some(directory) => Box::new(Folder::new(directory)),
+        None => Box::new(Kube::connect(flags.kubeconfig, flags.node_name.clone()).await?),
+    };
+    tracing::info!(
+        version = config::VERSION.as_str(),
+        node = flags.node_name,
+        "weir agent starts"
+    );
+    run::run(run::Options {
+        node_name: flags.node_name,
+        kernel: kernel::Options {
+            pins: flags.bpffs.pins(),
+            cgroup: Some(node.cgroup),
+            object: flags.bpf_object,
+            log: flags.kernel_log.into(),
+            no_tcx: flags.clsact,
+        },
+        rules: kernel::Rules {
+            uplinks: flags.uplink,
+            pods: flags.pod_interface,
+        },
+        source,
+    })
+    .await?;
+    Ok(())
+}

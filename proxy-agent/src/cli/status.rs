@@ -1,0 +1,205 @@
+//! `weir status`: does weir run here, and how full is it?
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::Result;
+use proxy_common::maps::{BACKEND_STATE, SERVICES};
+use serde::Serialize;
+
+use super::table::Table;
+use super::{print, print_json};
+use crate::config::{self, Output, OutputFlags};
+use crate::kernel::{self, Maps, Pins};
+
+/// What there is to know.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    version: String,
+    abi: u32,
+    bpffs: String,
+    /// Who holds the lock on the pins; none if no agent runs.
+    agent: Option<String>,
+    programs: Vec<Place>,
+    maps: Vec<Fill>,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+/// Where programs are attached by links that outlive the agent.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    place: String,
+    hooks: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fill {
+    name: &'static str,
+    used: usize,
+    capacity: usize,
+}
+
+/// Answers.
+pub fn run(flags: &OutputFlags) -> Result<()> {
+    let pins = flags.bpffs.pins();
+    let status = status(&pins, &Maps::open(&pins)?)?;
+    match flags.output {
+        Output::Json => print_json(&status),
+        output => print(&text(&status, output == Output::Wide)?),
+    }
+}
+
+fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
+    let links = fs::read_dir(pins.links()).into_iter().flatten().flatten();
+    let links = links.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // A link that is just being made.
+    let links = links.filter(|name| !name.ends_with("-new"));
+    Ok(Status {
+        version: config::VERSION.clone(),
+        abi: maps.meta()?.abi,
+        bpffs: pins.root().display().to_string(),
+        agent: kernel::running_agent(pins),
+        programs: places(links, &interface_names()),
+        maps: maps
+            .fill()?
+            .into_iter()
+            .map(|fill| Fill {
+                name: fill.map,
+                used: fill.used,
+                capacity: fill.capacity,
+            })
+            .collect(),
+        counters: maps
+            .counters()?
+            .into_iter()
+            .map(|(reason, count)| (reason.name(), count))
+            .collect(),
+    })
+}
+
+/// Pins of links are called `cgroup-<hook>` and `tcx-<interface index>-<side>`.
+fn places(links: impl Iterator<Item = String>, interfaces: &BTreeMap<u32, String>) -> Vec<Place> {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for link in links {
+        let (place, hook) = match link.split_once('-') {
+            Some(("cgroup", hook)) => ("sockets of the cgroup".to_owned(), hook.to_owned()),
+            Some((_, rest)) => match rest.split_once('-') {
+                Some((index, side)) => (interface(index, interfaces), side.to_owned()),
+                None => (link, String::new()),
+            },
+            None => (link, String::new()),
+        };
+        places.entry(place).or_default().push(hook);
+    }
+    places
+        .into_iter()
+        .map(|(place, mut hooks)| {
+            hooks.sort();
+            Place { place, hooks }
+        })
+        .collect()
+}
+
+/// The name, if `weir status` runs in the network namespace of the node.
+fn interface(index: &str, names: &BTreeMap<u32, String>) -> String {
+    let name = index.parse().ok().and_then(|index: u32| names.get(&index));
+    name.map_or_else(
+        || format!("interface {index}"),
+        |name| format!("interface {name}"),
+    )
+}
+
+fn interface_names() -> BTreeMap<u32, String> {
+    let entries = fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|entry| {
+            let index = fs::read_to_string(entry.path().join("ifindex")).ok()?;
+            Some((
+                index.trim().parse().ok()?,
+                entry.file_name().to_string_lossy().into_owned(),
+            ))
+        })
+        .collect()
+}
+
+fn text(status: &Status, all: bool) -> Result<String> {
+    let mut text = String::new();
+    writeln!(text, "weir {}", status.version)?;
+    writeln!(text, "Maps:   {} (ABI {})", status.bpffs, status.abi)?;
+    match &status.agent {
+        Some(holder) => writeln!(text, "Agent:  running ({holder})")?,
+        None => writeln!(
+            text,
+            "Agent:  not running; the programs go on serving what they were told last"
+        )?,
+    }
+    let mut places = Table::new(["ATTACHED TO", "HOOKS"]);
+    for place in &status.programs {
+        places.push([place.place.clone(), place.hooks.join(",")]);
+    }
+    let mut maps = Table::new(["MAP", "USED", "OF", "FULL"]);
+    for fill in &status.maps {
+        if all || fill.used > 0 || [SERVICES, BACKEND_STATE].contains(&fill.name) {
+            maps.push([
+                fill.name.to_owned(),
+                fill.used.to_string(),
+                fill.capacity.to_string(),
+                percent(fill),
+            ]);
+        }
+    }
+    let mut counters = Table::new(["REASON", "PACKETS"]);
+    for (reason, count) in &status.counters {
+        if all || *count > 0 {
+            counters.push([(*reason).to_owned(), count.to_string()]);
+        }
+    }
+    for table in [places, maps, counters] {
+        let rendered = table.render(true);
+        if !rendered.is_empty() {
+            write!(text, "\n{rendered}")?;
+        }
+    }
+    Ok(text)
+}
+
+fn percent(fill: &Fill) -> String {
+    let percent = (fill.used * 100).checked_div(fill.capacity).unwrap_or(0);
+    format!("{percent}%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_told_by_their_places() {
+        let names = BTreeMap::from([(7, "eth0".to_owned())]);
+        let links = [
+            "tcx-7-ingress",
+            "cgroup-sendmsg4",
+            "tcx-7-egress",
+            "cgroup-connect4",
+            "tcx-9-ingress",
+        ];
+        let told: Vec<_> = places(links.into_iter().map(str::to_owned), &names)
+            .into_iter()
+            .map(|place| format!("{}: {}", place.place, place.hooks.join(",")))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "interface 9: ingress",
+                "interface eth0: egress,ingress",
+                "sockets of the cgroup: connect4,sendmsg4"
+            ]
+        );
+    }
+}

@@ -1,0 +1,274 @@
+//! The flags, and nothing but the flags: what they mean is in the modules that get them.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
+
+/// Version, ABI of the pinned maps, and the commit if the build knew it.
+pub static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit =
+        option_env!("WEIR_GIT_COMMIT").map_or(String::new(), |id| format!(", commit {id}"));
+    let abi = proxy_common::ABI_VERSION;
+    format!("{} (ABI {abi}{commit})", env!("CARGO_PKG_VERSION"))
+});
+
+/// The command line of `weir`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version = VERSION.as_str(),
+    about = "Spreads connections to Kubernetes Services over their endpoints, in the kernel",
+    long_about = "weir replaces kube-proxy: `weir agent` programs the kernel of a node from Services and EndpointSlices; \
+                  the other commands look at what the kernel does, whether or not an agent is running.",
+    after_help = "Try it on one machine, with no cluster:\n  \
+                  weir agent --node-name $(hostname) --manifests ./manifests\n  \
+                  weir services\n  \
+                  weir monitor",
+    max_term_width = 100,
+    disable_help_subcommand = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `weir` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node's agent: read Services, program the kernel, keep both in step
+    #[command(
+        after_help = "The agent reads a folder of manifests (--manifests), or the API server of a kubeconfig file \
+                            (--kubeconfig), or, in a pod, the API server of its service account.\n\
+                            When it ends, the programs in the kernel go on serving; `weir cleanup` removes them."
+    )]
+    Agent(AgentFlags),
+    /// Show whether weir runs here: versions, programs, how full the maps are, counters
+    Status(OutputFlags),
+    /// List Services as the kernel serves them, and how often each endpoint was chosen
+    Services(ServiceFlags),
+    /// List endpoints: where they are, whether they serve, how often they were chosen
+    Backends(ServiceFlags),
+    /// List connections that the packet path translates
+    Flows(FlowFlags),
+    /// Show new connections, rejects and drops as they happen
+    Monitor(MonitorFlags),
+    /// Remove every trace of weir from this node: programs, links, maps
+    #[command(
+        after_help = "Connections through a Service end with it. Refused while an agent runs here."
+    )]
+    Cleanup(CleanupFlags),
+}
+
+/// Where the pinned maps are.
+#[derive(Debug, Clone, Args)]
+pub struct BpffsFlag {
+    /// BPF file system that holds weir's maps and links
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_BPFFS)]
+    pub bpffs: PathBuf,
+}
+
+impl BpffsFlag {
+    /// The pins below it.
+    pub fn pins(&self) -> Pins {
+        Pins::new(&self.bpffs)
+    }
+}
+
+/// Flags of `weir agent`.
+#[derive(Debug, Clone, Args)]
+pub struct AgentFlags {
+    /// Name of this node, as it stands in its Node object and in EndpointSlices
+    #[arg(long, value_name = "NODE", env = "NODE_NAME")]
+    pub node_name: String,
+    /// Folder with Services, EndpointSlices and Nodes as YAML or JSON, watched for changes
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// kubeconfig file that names the API server; not needed in a pod
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where maps and links are pinned.
+    #[command(flatten)]
+    pub bpffs: BpffsFlag,
+    /// cgroup v2 folder whose processes are served at the socket [default: the root of the v2 hierarchy]
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+    /// Interfaces to treat as uplinks, whatever they look like; * and ? match, may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub uplink: Vec<String>,
+    /// Interfaces to treat as leading to pods, whatever they look like; * and ? match, may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub pod_interface: Vec<String>,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxy_agent::source=debug`
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log: String,
+    /// What the programs in the kernel log; off costs nothing
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
+    pub kernel_log: KernelLogLevel,
+    /// Attach with clsact filters, as on Linux before 6.6, even where TCX links work
+    #[arg(long, hide = true)]
+    pub clsact: bool,
+    /// The kernel object, for a build that carries none
+    #[arg(long, value_name = "FILE", env = "WEIR_BPF_OBJECT", hide = true)]
+    pub bpf_object: Option<PathBuf>,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Levels of the kernel programs' log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[expect(
+    missing_docs,
+    reason = "the names say it, and doc comments would become help texts"
+)]
+pub enum KernelLogLevel {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<KernelLogLevel> for KernelLog {
+    fn from(level: KernelLogLevel) -> Self {
+        match level {
+            KernelLogLevel::Off => Self::Off,
+            KernelLogLevel::Error => Self::Error,
+            KernelLogLevel::Warn => Self::Warn,
+            KernelLogLevel::Info => Self::Info,
+            KernelLogLevel::Debug => Self::Debug,
+            KernelLogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns.
+    #[default]
+    Table,
+    /// More columns.
+    Wide,
+    /// JSON, for programs.
+    Json,
+}
+
+/// Flags of every command that answers.
+#[derive(Debug, Clone, Args)]
+pub struct OutputFlags {
+    /// Where the maps are.
+    #[command(flatten)]
+    pub bpffs: BpffsFlag,
+    /// How to write the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Leave out the line with the names of the columns
+    #[arg(long)]
+    pub no_headers: bool,
+}
+
+/// Flags that choose namespaces.
+#[derive(Debug, Clone, Args)]
+pub struct NamespaceFlags {
+    /// Only this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// All namespaces, which is the default
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+}
+
+/// Flags of `weir services` and `weir backends`.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceFlags {
+    /// Only Services of this name
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Which namespaces.
+    #[command(flatten)]
+    pub namespaces: NamespaceFlags,
+    /// How to answer.
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// Flags of `weir flows`.
+#[derive(Debug, Clone, Args)]
+pub struct FlowFlags {
+    /// Only connections to Services of this name
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only connections of this client
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: Option<std::net::IpAddr>,
+    /// Show at most this many; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Which namespaces.
+    #[command(flatten)]
+    pub namespaces: NamespaceFlags,
+    /// How to answer.
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// Flags of `weir monitor`.
+#[derive(Debug, Clone, Args)]
+pub struct MonitorFlags {
+    /// Only rejects and drops
+    #[arg(long)]
+    pub problems: bool,
+    /// Which namespaces.
+    #[command(flatten)]
+    pub namespaces: NamespaceFlags,
+    /// How to answer; JSON is one object a line.
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// Flags of `weir cleanup`.
+#[derive(Debug, Clone, Args)]
+pub struct CleanupFlags {
+    /// Where the maps are.
+    #[command(flatten)]
+    pub bpffs: BpffsFlag,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_those_of_kubectl() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("weir services web -n shop -o wide --no-headers").is_ok());
+        assert!(parse("weir services -A -o json").is_ok());
+        assert!(parse("weir services -A -n shop").is_err());
+        assert!(parse("weir agent --node-name a --manifests d --uplink eth* --uplink wg*").is_ok());
+        assert!(parse("weir agent --node-name a --manifests d --kubeconfig f").is_err());
+        assert!(parse("weir flows --client fd00::1 --limit 0").is_ok());
+    }
+}

@@ -1,0 +1,295 @@
+//! The agent's loop: collect → observe → plan → apply → report.
+//!
+//! ```text
+//!  source ─────────────┐
+//!  interfaces ─────────┼──▶ observe ──▶ plan ──▶ apply step by step ──▶ report what is wrong, once
+//!  flow sweeper ───────┤        ▲                                           │
+//!  the model's clock ──┘        └───────── whatever came meanwhile ◀────────┘
+//! ```
+//!
+//! The first event is acted on at once; what arrives while steps run is taken together.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proxy_model::api::ApiNode;
+use proxy_model::{Change, Model, Object};
+use rand::{Rng, SeedableRng};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::apply::{self, Outcome};
+use crate::clock;
+use crate::kernel::{
+    self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot, Sweeper, Walk,
+};
+use crate::report::Reported;
+use crate::source::{Changes, Source, SourceError};
+
+/// Batches of changes that may wait while steps run; a source that is ahead waits for the kernel.
+const QUEUE: usize = 256;
+
+/// What the agent is to do.
+pub struct Options {
+    /// Name of the own Node.
+    pub node_name: String,
+    /// What to load and where.
+    pub kernel: kernel::Options,
+    /// Which interfaces are what.
+    pub rules: Rules,
+    /// Where objects come from.
+    pub source: Box<dyn Source>,
+}
+
+/// Why the agent ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel side.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The maps of an earlier agent.
+    #[error(
+        "reading what an earlier agent left in the maps; if that is damaged, run `weir cleanup` and start again"
+    )]
+    Adopt(#[source] MapError),
+    /// Handles for the sweeper.
+    #[error(transparent)]
+    Sweeper(#[from] OpenError),
+    /// The interfaces.
+    #[error("following the node's interfaces over netlink")]
+    Interfaces(#[source] io::Error),
+    /// Signals.
+    #[error("listening to signals")]
+    Signals(#[source] io::Error),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A task ended that never should.
+    #[error("{0} ended unexpectedly: please report this")]
+    Ended(&'static str),
+}
+
+/// Runs until a signal says to stop. The programs and maps stay in the kernel, however this ends.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let Kernel {
+        maps,
+        programs,
+        features,
+        adopted,
+    } = kernel::load(&options.kernel)?;
+    tracing::debug!(?features, adopted, "kernel programs loaded");
+    let interfaces = Interfaces::start(programs, options.rules).map_err(RunError::Interfaces)?;
+    let mut agent = Agent::new(options.node_name, maps, interfaces)?;
+    let mut inputs = Inputs::start(options.source, &agent)?;
+    loop {
+        match inputs.next(agent.model.next_wakeup()).await? {
+            Input::Stop(signal) => {
+                tracing::info!(
+                    "{signal}: the agent ends; the programs in the kernel go on serving"
+                );
+                return Ok(());
+            }
+            Input::Changes(changes) => agent.observe(changes),
+            Input::Snapshot(snapshot) => agent.observe_interfaces(snapshot),
+            Input::Walk(walk) => agent.model.observe(Change::FrontendsInUse(walk.frontends)),
+            Input::Time => {}
+        }
+        while let Ok(changes) = inputs.changes.try_recv() {
+            agent.observe(changes);
+        }
+        agent.step().await;
+    }
+}
+
+enum Input {
+    Stop(&'static str),
+    Changes(Changes),
+    Snapshot(Snapshot),
+    Walk(Walk),
+    Time,
+}
+
+/// All that can wake the loop.
+struct Inputs {
+    changes: mpsc::Receiver<Changes>,
+    snapshots: watch::Receiver<Snapshot>,
+    walks: mpsc::Receiver<Walk>,
+    terminate: Signal,
+    interrupt: Signal,
+    source: tokio::task::JoinHandle<Result<(), SourceError>>,
+}
+
+impl Inputs {
+    fn start(source: Box<dyn Source>, agent: &Agent) -> Result<Self, RunError> {
+        let (changes_out, changes) = mpsc::channel(QUEUE);
+        let (walks_out, walks) = mpsc::channel(1);
+        let mut snapshots = agent.interfaces.snapshots();
+        snapshots.mark_changed();
+        tracing::info!("reading {}", source.describe());
+        tokio::spawn(Sweeper::open(agent.maps.pins())?.run(walks_out));
+        Ok(Self {
+            changes,
+            snapshots,
+            walks,
+            terminate: signal(SignalKind::terminate()).map_err(RunError::Signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signals)?,
+            source: tokio::spawn(source.run(changes_out)),
+        })
+    }
+
+    async fn next(&mut self, wakeup: Option<Duration>) -> Result<Input, RunError> {
+        let pause = wakeup.map(|at| at.saturating_sub(clock::monotonic()));
+        tokio::select! {
+            // Stopping comes first: a busy source must not keep the agent alive.
+            biased;
+            _ = self.terminate.recv() => Ok(Input::Stop("SIGTERM")),
+            _ = self.interrupt.recv() => Ok(Input::Stop("SIGINT")),
+            Some(changes) = self.changes.recv() => Ok(Input::Changes(changes)),
+            ended = &mut self.source => match ended {
+                Ok(Err(error)) => Err(error.into()),
+                _ => Err(RunError::Ended("the source of objects")),
+            },
+            changed = self.snapshots.changed() => match changed {
+                Ok(()) => Ok(Input::Snapshot(self.snapshots.borrow_and_update().clone())),
+                Err(_) => Err(RunError::Ended("the watcher of interfaces")),
+            },
+            Some(walk) = self.walks.recv() => Ok(Input::Walk(walk)),
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Ok(Input::Time),
+        }
+    }
+}
+
+/// What the loop works on.
+struct Agent {
+    node_name: String,
+    model: Model,
+    maps: Maps,
+    interfaces: Interfaces,
+    attached: Snapshot,
+    ready: bool,
+    problems: Reported,
+}
+
+impl Agent {
+    fn new(node_name: String, maps: Maps, interfaces: Interfaces) -> Result<Self, RunError> {
+        let adopted = maps.adopt().map_err(RunError::Adopt)?;
+        if !adopted.services.is_empty() {
+            tracing::info!(
+                "adopted {} frontends and {} endpoints of an earlier agent, which go on serving",
+                adopted.services.len(),
+                adopted.backends.len(),
+            );
+        }
+        // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
+        let seed = rand::rngs::SmallRng::from_os_rng().random();
+        let options = proxy_model::Options::new(node_name.clone(), seed);
+        Ok(Self {
+            node_name,
+            model: Model::new(options, adopted),
+            maps,
+            interfaces,
+            attached: Snapshot::default(),
+            ready: false,
+            problems: Reported::default(),
+        })
+    }
+
+    fn observe(&mut self, changes: Changes) {
+        for change in changes {
+            match &change {
+                Change::Replace(_, objects) => {
+                    for object in objects {
+                        self.follow_own_node(object);
+                    }
+                }
+                Change::Put(object) => self.follow_own_node(object),
+                _ => {}
+            }
+            self.model.observe(change);
+        }
+    }
+
+    /// The Node's addresses tell which interfaces are uplinks.
+    fn follow_own_node(&self, object: &Object) {
+        if let Object::Node(node) = object
+            && object.name().name == self.node_name
+        {
+            self.interfaces.set_node_addresses(internal_ips(node));
+        }
+    }
+
+    fn observe_interfaces(&mut self, snapshot: Snapshot) {
+        if snapshot.complete {
+            self.model
+                .observe(Change::LocalAddresses(snapshot.addresses.clone()));
+        }
+        self.attached = snapshot;
+    }
+
+    async fn step(&mut self) {
+        let before = clock::monotonic();
+        let Self { model, maps, .. } = self;
+        let outcome = apply::catch_up(model, before, |step| {
+            tracing::trace!(?step);
+            maps.apply(step)
+        })
+        .await;
+        let took = clock::monotonic().saturating_sub(before);
+        if outcome != Outcome::default() {
+            tracing::debug!(
+                done = outcome.done,
+                failed = outcome.failed,
+                ?took,
+                "plan applied"
+            );
+        }
+        self.report();
+        self.say_ready();
+    }
+
+    fn report(&mut self) {
+        let of_objects = self
+            .model
+            .problems()
+            .into_iter()
+            .map(|problem| problem.to_string());
+        let of_interfaces = self.attached.interfaces.iter().filter_map(|interface| {
+            let problem = interface.problem.as_ref()?;
+            Some(format!("interface {}: {problem}", interface.name))
+        });
+        self.problems
+            .replace(of_objects.chain(of_interfaces).collect());
+    }
+
+    fn say_ready(&mut self) {
+        let summary = self.model.describe();
+        if self.ready || !self.attached.complete || !summary.synced {
+            return;
+        }
+        self.ready = true;
+        let interfaces = self
+            .attached
+            .interfaces
+            .iter()
+            .filter(|one| one.problem.is_none())
+            .count();
+        tracing::info!(
+            "ready services={} backends={} interfaces={interfaces}",
+            summary.services,
+            summary.backends,
+        );
+    }
+}
+
+fn internal_ips(node: &ApiNode) -> BTreeSet<IpAddr> {
+    let addresses = node
+        .status
+        .iter()
+        .flat_map(|status| status.addresses.iter().flatten());
+    addresses
+        .filter(|address| address.kind.as_deref() == Some("InternalIP"))
+        .filter_map(|address| address.address.as_deref()?.parse().ok())
+        .collect()
+}
