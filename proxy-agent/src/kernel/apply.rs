@@ -1,9 +1,10 @@
 //! Carries out the model's steps: each is one row, and doing it twice is doing it once.
 
-use proxy_common::{BackendState, Cursor};
+use proxy_common::{BackendState, Cursor, Ip};
 use proxy_model::Step;
 
 use super::maps::Maps;
+use super::network::Sources;
 use super::table::MapError;
 
 impl Maps {
@@ -35,6 +36,18 @@ impl Maps {
             Step::DeleteAddress { address } => self.addresses.delete(address),
             Step::DeleteName { id } => self.names.delete(id),
         }
+    }
+
+    /// The source of SNAT on kernels that cannot name one (`Snapshot::sources`). Writes only what is different.
+    pub fn set_fallback_sources(&mut self, sources: Sources) -> Result<(), MapError> {
+        let mut config = self.config.get(0)?;
+        let known = (config.fallback_source_v4, config.fallback_source_v6);
+        config.fallback_source_v4 = sources.v4.unwrap_or(Ip::UNSPECIFIED);
+        config.fallback_source_v6 = sources.v6.unwrap_or(Ip::UNSPECIFIED);
+        if known == (config.fallback_source_v4, config.fallback_source_v6) {
+            return Ok(());
+        }
+        self.config.put(0, &config)
     }
 
     /// The other fields of the row are this agent's too, so nobody writes between the two calls.

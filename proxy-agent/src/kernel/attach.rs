@@ -14,6 +14,7 @@
 //!  our program in it? ──no──▶ update the link
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,8 +28,8 @@ use aya::programs::{
 };
 
 use super::cgroup;
+use super::classify::Class;
 use super::clsact;
-use super::interfaces::Class;
 use super::load::{LoadError, error_chain, program_error};
 use super::pins::Pins;
 use super::sys::{self, LinkFacts, LinkPlace, TcxHook};
@@ -85,6 +86,12 @@ pub enum AttachError {
 pub(super) enum Side {
     Ingress,
     Egress,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl Side {
@@ -151,6 +158,8 @@ pub struct Programs {
     ebpf: Ebpf,
     pins: Pins,
     tcx: bool,
+    /// Filters that this agent's program is in: netlink does not tell which program a filter has.
+    filters: BTreeSet<(u32, Side, &'static str)>,
 }
 
 impl Programs {
@@ -166,7 +175,12 @@ impl Programs {
                 .and_then(SchedClassifier::load)
                 .map_err(|error| program_error(name, &error))?;
         }
-        let programs = Self { ebpf, pins, tcx };
+        let programs = Self {
+            ebpf,
+            pins,
+            tcx,
+            filters: BTreeSet::new(),
+        };
         programs.remove_unfinished();
         Ok(programs)
     }
@@ -273,22 +287,54 @@ impl Programs {
             let Some(name) = program_for(class, side) else {
                 continue;
             };
-            let program = classifier(&mut self.ebpf, name).map_err(|error| error_chain(&error));
-            let attached = program.and_then(|program| {
-                if self.tcx {
-                    let pin = self.pins.link(&tcx_name(interface, side));
-                    attach_tcx(program, interface, side, &pin)
-                } else {
-                    clsact::attach(program, interface, side)
-                }
-            });
+            let attached = if self.tcx {
+                self.attach_link(interface, side, name)
+            } else {
+                self.attach_filter(interface, side, name)
+            };
             attached.map_err(|reason| AttachError::Refused {
                 program: name,
-                place: format!("the {} of interface {interface}", side.name()),
+                place: format!("the {side} of interface {interface}"),
                 reason,
             })?;
         }
         Ok(())
+    }
+
+    fn attach_link(
+        &mut self,
+        interface: u32,
+        side: Side,
+        name: &'static str,
+    ) -> Result<(), String> {
+        let program = classifier(&mut self.ebpf, name).map_err(|error| error_chain(&error))?;
+        let changed = attach_tcx(
+            program,
+            interface,
+            side,
+            &self.pins.link(&tcx_name(interface, side)),
+        )?;
+        if changed {
+            // An agent may have run here that was told to use filters.
+            clsact::detach(interface, side);
+        }
+        Ok(())
+    }
+
+    fn attach_filter(
+        &mut self,
+        interface: u32,
+        side: Side,
+        name: &'static str,
+    ) -> Result<(), String> {
+        let program = classifier(&mut self.ebpf, name).map_err(|error| error_chain(&error))?;
+        let known = self.filters.contains(&(interface, side, name));
+        clsact::attach(program, interface, side, known)?;
+        self.filters
+            .retain(|(index, at, _)| (*index, *at) != (interface, side));
+        self.filters.insert((interface, side, name));
+        // An agent may have run here that used links.
+        unpin(&self.pins.link(&tcx_name(interface, side))).map_err(|error| error.to_string())
     }
 
     /// Takes our programs off an interface, wherever it is now.
@@ -299,6 +345,7 @@ impl Programs {
                 clsact::detach(interface, side);
             }
         }
+        self.filters.retain(|(index, _, _)| *index != interface);
         Ok(())
     }
 
@@ -351,21 +398,22 @@ fn cgroup_refusal(error: &ProgramError) -> String {
     }
 }
 
+/// Makes sure that this program is in our link there; returns whether it was not.
 fn attach_tcx(
     program: &mut SchedClassifier,
     interface: u32,
     side: Side,
     pin: &Path,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let text = |error: ProgramError| error_chain(&error);
     if let Some(facts) = pinned(pin)? {
         if is_at(facts, interface, side) {
             if program.info().is_ok_and(|info| info.id() == facts.program) {
-                return Ok(());
+                return Ok(false);
             }
             let updated = program.attach_to_link(open(pin)?).map_err(text)?;
             drop(program.take_link(updated));
-            return Ok(());
+            return Ok(true);
         }
         tracing::info!(
             interface,
@@ -383,7 +431,8 @@ fn attach_tcx(
     pin_over(
         FdLink::try_from(link).map_err(|error| error_chain(&error))?,
         pin,
-    )
+    )?;
+    Ok(true)
 }
 
 /// Whether a link is at an interface of *this* namespace: another one may have the same number elsewhere.

@@ -1,19 +1,25 @@
 //! Removes every trace of weir from the node.
+//!
+//! First the links, so that no program runs without its maps; then the filters of kernels without TCX, the maps, and
+//! the folders. What other programs own is not touched, and neither is the BPF file system itself.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use futures::TryStreamExt;
+
+use super::attach::Side;
+use super::bpffs::{self, BpffsError};
+use super::clsact;
 use super::pins::Pins;
 
 /// Why something stayed behind.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    /// An agent is running.
-    #[error("weir agent runs here ({holder}): stop it first, or it makes everything again")]
-    Running {
-        /// Who holds the lock.
-        holder: String,
-    },
+    /// An agent is running, or we may not look.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
     /// The kernel refused.
     #[error("cannot remove {path}: {source}; run as root")]
     Remove {
@@ -22,12 +28,92 @@ pub enum CleanupError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The interfaces cannot be listed.
+    #[error("cannot list the interfaces to remove filters from: {0}; run as root")]
+    Interfaces(String),
 }
 
 /// Detaches the programs, unpins links and maps, removes the folders; returns what was removed, one line each.
 ///
-/// Finding nothing is success.
+/// Finding nothing is success. Filters are removed from the interfaces of the network namespace that this runs in.
 pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, CleanupError> {
-    let _ = pins;
-    Ok(Vec::new())
+    let mut removed = Vec::new();
+    let root = pins.root();
+    let there = bpffs::is_bpf(pins.bpffs()).unwrap_or(false) && root.exists();
+    let _lock = if there {
+        Some(bpffs::lock(&root)?)
+    } else {
+        None
+    };
+    if there {
+        remove_files(&pins.links(), &mut removed)?;
+    }
+    remove_filters(&mut removed).await?;
+    if there {
+        remove_files(&root, &mut removed)?;
+        remove_folder(&pins.links(), &mut removed)?;
+        remove_folder(&root, &mut removed)?;
+        // Another version may have its maps beside ours.
+        if fs::read_dir(pins.product()).is_ok_and(|mut entries| entries.next().is_none()) {
+            remove_folder(&pins.product(), &mut removed)?;
+        }
+    }
+    Ok(removed)
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> CleanupError {
+    let path = path.to_owned();
+    move |source| CleanupError::Remove { path, source }
+}
+
+/// Removes the files of a folder, not its folders.
+fn remove_files(folder: &Path, removed: &mut Vec<String>) -> Result<(), CleanupError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed(folder))?,
+    };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| !path.is_dir())
+        .collect();
+    files.sort();
+    for file in files {
+        fs::remove_file(&file).map_err(failed(&file))?;
+        removed.push(file.display().to_string());
+    }
+    Ok(())
+}
+
+fn remove_folder(folder: &Path, removed: &mut Vec<String>) -> Result<(), CleanupError> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(folder)(error)),
+        Ok(()) => {
+            removed.push(folder.display().to_string());
+            Ok(())
+        }
+    }
+}
+
+/// Removes our filters from every interface of this network namespace.
+async fn remove_filters(removed: &mut Vec<String>) -> Result<(), CleanupError> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(|error| CleanupError::Interfaces(error.to_string()))?;
+    let connection = tokio::spawn(connection);
+    let mut links = handle.link().get().execute();
+    while let Some(link) = links
+        .try_next()
+        .await
+        .map_err(|error| CleanupError::Interfaces(error.to_string()))?
+    {
+        let index = link.header.index;
+        for side in Side::BOTH {
+            if clsact::detach(index, side) {
+                removed.push(format!("filter on the {side} of interface {index}"));
+            }
+        }
+    }
+    connection.abort();
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Attaches classifiers by netlink, where the kernel has no TCX (before Linux 6.6).
 //!
 //! A filter is known by its place: priority and handle are ours and fixed, so a later agent replaces the program of the
-//! same filter, and clean-up finds it. The filter's name is checked before anything is replaced or removed.
+//! same filter, and clean-up finds it. The qdisc stays when weir goes: others may hang their filters into it meanwhile.
 
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcError, TcHandle, qdisc_add_clsact};
 use aya::programs::{ProgramError, SchedClassifier, TcAttach};
@@ -12,20 +12,21 @@ use super::load::error_chain;
 /// Ours among the filters of one priority.
 const HANDLE: TcHandle = TcHandle::new(0, 0x7765);
 
-/// The first to see what comes in; the last, behind priorities that the kernel gives out (0xc000 and below), to see
-/// what goes out.
+/// Early for what comes in; for what goes out late, behind the priorities that the kernel gives out (0xc000 and below).
+/// Not 1: that is what others write by hand, and two kinds of filter cannot share a priority.
 const fn priority(side: Side) -> u16 {
     match side {
-        Side::Ingress => 1,
+        Side::Ingress => 3,
         Side::Egress => 0xfff0,
     }
 }
 
-/// Makes the filter, or puts the program into the one that is there.
+/// Makes the filter, or puts the program into the one that is there, unless that is `known` to have it.
 pub(super) fn attach(
     program: &mut SchedClassifier,
     interface: u32,
     side: Side,
+    known: bool,
 ) -> Result<(), String> {
     if let Err(error) = qdisc_add_clsact(interface)
         && tc_errno(&error) != Some(libc::EEXIST)
@@ -43,6 +44,7 @@ pub(super) fn attach(
     let parent = side.attach_type().into();
     let link = match program.attach(interface, TcAttach::Netlink { parent, options }) {
         Ok(link) => link,
+        Err(error) if known && errno(&error) == Some(libc::EEXIST) => return Ok(()),
         Err(error) if errno(&error) == Some(libc::EEXIST) => {
             let there = filter(interface, side).map_err(|error| error.to_string())?;
             program

@@ -1,35 +1,38 @@
 //! Follows the interfaces, addresses and routes of this network namespace, and keeps the programs attached to them.
+//!
+//! ```text
+//!  netlink message ─▶ Network ─▶ classes ─▶ attach / detach ─▶ Snapshot
+//!  every 10 s, and when messages were lost: everything is read and checked again
+//! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{StreamExt, TryStreamExt};
 use proxy_model::LocalAddress;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::link::LinkExtentMask;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::{AsyncSocket, SocketAddr};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::attach::Programs;
+use super::classify::{Class, Rules};
+use super::network::{Effect, Network, Sources};
 
-/// What an interface is to weir.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Class {
-    /// Its other end is in a pod.
-    Pod,
-    /// It leads to other nodes or to the outside.
-    Uplink,
-    /// An uplink without Ethernet header.
-    UplinkL3,
-    /// None of weir's business.
-    Ignored,
-}
+/// Time between two complete looks.
+const RESYNC: Duration = Duration::from_secs(10);
 
-/// Which interfaces are what, where the rules guess wrong. Globs know `*` and `?`.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Rules {
-    /// `--uplink`.
-    pub uplinks: Vec<String>,
-    /// `--pod-interface`.
-    pub pods: Vec<String>,
-}
+/// Time after which a connection that failed is made again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Room for messages while others run, as much as a burst of some hundred new interfaces takes.
+const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
 /// An interface that programs are, or should be, attached to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +54,8 @@ pub struct Snapshot {
     pub complete: bool,
     /// `Change::LocalAddresses`, sorted.
     pub addresses: Vec<LocalAddress>,
+    /// For `Maps::set_fallback_sources`.
+    pub sources: Sources,
     /// The interfaces that are not [`Class::Ignored`], by index.
     pub interfaces: Vec<Interface>,
 }
@@ -62,11 +67,29 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// Starts the watcher as a task of the current tokio runtime.
+    /// Starts the watcher on a thread of its own: attaching waits for the kernel, milliseconds for each interface, and
+    /// neither the main loop nor a new pod should wait for the other.
     pub fn start(programs: Programs, rules: Rules) -> io::Result<Self> {
-        let _ = (programs, rules);
-        let (node_addresses, _) = watch::channel(BTreeSet::new());
-        let (_, snapshots) = watch::channel(Snapshot::default());
+        let (node_addresses, node_receiver) = watch::channel(BTreeSet::new());
+        let (snapshot_sender, snapshots) = watch::channel(Snapshot::default());
+        let watcher = Watcher {
+            programs,
+            rules,
+            node_addresses: node_receiver,
+            network: Network::default(),
+            attached: BTreeMap::new(),
+            snapshots: snapshot_sender,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let feed = {
+            let _inside = runtime.enter();
+            Feed::open()?
+        };
+        std::thread::Builder::new()
+            .name("interfaces".to_owned())
+            .spawn(move || runtime.block_on(watcher.run(feed)))?;
         Ok(Self {
             node_addresses,
             snapshots,
@@ -75,11 +98,306 @@ impl Interfaces {
 
     /// The Node's InternalIPs, when they are known or change: who has one is an uplink.
     pub fn set_node_addresses(&self, addresses: BTreeSet<IpAddr>) {
-        self.node_addresses.send_replace(addresses);
+        self.node_addresses.send_if_modified(|known| {
+            let different = *known != addresses;
+            *known = addresses;
+            different
+        });
     }
 
     /// What the watcher knows, and a way to wait for changes of it (`changed().await`).
     pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
         self.snapshots.clone()
+    }
+}
+
+/// A netlink connection that has subscribed to what is of interest.
+struct Feed {
+    handle: Handle,
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// What comes out of the connection.
+enum News {
+    Message(RouteNetlinkMessage),
+    /// The kernel had to drop messages.
+    Lost,
+    /// The connection is gone.
+    Closed,
+}
+
+impl Feed {
+    fn open() -> io::Result<Self> {
+        let (mut connection, handle, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ])?;
+        if let Err(error) = connection
+            .socket_mut()
+            .socket_mut()
+            .set_rx_buf_sz(RECEIVE_BUFFER)
+        {
+            tracing::debug!(%error, "the netlink socket keeps its default buffer");
+        }
+        Ok(Self {
+            handle,
+            messages,
+            connection: tokio::spawn(connection),
+        })
+    }
+
+    async fn next(&mut self) -> News {
+        match self.messages.next().await {
+            Some((message, _)) => news(message),
+            None => News::Closed,
+        }
+    }
+
+    /// The next message, if one is there already.
+    fn ready(&mut self) -> Option<News> {
+        self.messages
+            .try_recv()
+            .ok()
+            .map(|(message, _)| news(message))
+    }
+
+    /// Reads everything.
+    async fn look(&self) -> Result<Network, rtnetlink::Error> {
+        let mut network = Network::default();
+        let mask = vec![LinkExtentMask::SkipStats];
+        let mut links = self
+            .handle
+            .link()
+            .get()
+            .set_filter_mask(AddressFamily::Unspec, mask)
+            .execute();
+        while let Some(link) = links.try_next().await? {
+            network.observe(&RouteNetlinkMessage::NewLink(link));
+        }
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(address) = addresses.try_next().await? {
+            network.observe(&RouteNetlinkMessage::NewAddress(address));
+        }
+        self.look_at_routes(&mut network).await?;
+        Ok(network)
+    }
+
+    async fn look_at_routes(&self, network: &mut Network) -> Result<(), rtnetlink::Error> {
+        network.forget_routes();
+        let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
+        for family in [v4, v6] {
+            let mut routes = self.handle.route().get(family).execute();
+            while let Some(route) = routes.try_next().await? {
+                network.add_route(&route);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn news(message: NetlinkMessage<RouteNetlinkMessage>) -> News {
+    match message.payload {
+        NetlinkPayload::InnerMessage(message) => News::Message(message),
+        _ => News::Lost,
+    }
+}
+
+/// The task behind [`Interfaces`].
+struct Watcher {
+    programs: Programs,
+    rules: Rules,
+    node_addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    network: Network,
+    /// Interfaces that programs are, or should be, attached to.
+    attached: BTreeMap<u32, Interface>,
+    snapshots: watch::Sender<Snapshot>,
+}
+
+impl Watcher {
+    async fn run(mut self, mut feed: Feed) {
+        let mut resync = tokio::time::interval(RESYNC);
+        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let go_on = tokio::select! {
+                _ = resync.tick() => self.resync(&feed).await,
+                news = feed.next() => self.take(&mut feed, news).await,
+                changed = self.node_addresses.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.reconcile(false);
+                    true
+                }
+            };
+            if !go_on {
+                feed = reconnect().await;
+                resync.reset_immediately();
+            }
+        }
+    }
+
+    /// Reads everything and checks every interface; false if the connection is gone.
+    async fn resync(&mut self, feed: &Feed) -> bool {
+        match feed.look().await {
+            Ok(network) => {
+                self.network = network;
+                self.reconcile(true);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the interfaces; connecting to netlink again");
+                false
+            }
+        }
+    }
+
+    /// Takes in this message and all that wait behind it; false if the connection is gone.
+    async fn take(&mut self, feed: &mut Feed, first: News) -> bool {
+        let mut changed = false;
+        let mut routes = false;
+        let mut next = Some(first);
+        while let Some(news) = next {
+            match news {
+                News::Closed => return false,
+                News::Lost => {
+                    tracing::info!("netlink messages were lost; reading everything again");
+                    return self.resync(feed).await;
+                }
+                News::Message(message) => {
+                    self.forget_if_gone(&message);
+                    match self.network.observe(&message) {
+                        Effect::None => {}
+                        Effect::Changed => changed = true,
+                        Effect::Routes => routes = true,
+                    }
+                }
+            }
+            next = feed.ready();
+        }
+        if routes && let Err(error) = feed.look_at_routes(&mut self.network).await {
+            tracing::warn!(%error, "cannot read the routes; connecting to netlink again");
+            return false;
+        }
+        if changed || routes {
+            self.reconcile(false);
+        }
+        true
+    }
+
+    /// An interface that leaves, and another that comes with the same number, can be in one batch of messages: the
+    /// programs of the first must not pass for those of the second.
+    fn forget_if_gone(&mut self, message: &RouteNetlinkMessage) {
+        if let RouteNetlinkMessage::DelLink(link) = message
+            && link.header.interface_family != AddressFamily::Bridge
+        {
+            self.release(link.header.index);
+        }
+    }
+
+    /// Brings programs and interfaces together; with `check` also where nothing seems to have changed.
+    fn reconcile(&mut self, check: bool) {
+        let node = self.node_addresses.borrow_and_update().clone();
+        let mut wanted = self.network.classes(&self.rules, &node);
+        wanted.retain(|_, (_, class)| *class != Class::Ignored);
+        self.release_others(&wanted, check);
+        for (index, (name, class)) in wanted {
+            self.serve(index, name, class, check);
+        }
+        self.publish(&node);
+    }
+
+    /// Takes the programs off interfaces that are none of ours any more.
+    fn release_others(&mut self, wanted: &BTreeMap<u32, (String, Class)>, check: bool) {
+        let mut gone: BTreeSet<u32> = self.attached.keys().copied().collect();
+        if check {
+            gone.extend(self.programs.pinned_interfaces());
+        }
+        for index in gone.into_iter().filter(|index| !wanted.contains_key(index)) {
+            self.release(index);
+        }
+    }
+
+    fn release(&mut self, index: u32) {
+        if let Some(interface) = self.attached.remove(&index) {
+            tracing::info!(index, name = interface.name, class = ?interface.class, "interface released");
+        }
+        if let Err(error) = self.programs.detach_interface(index) {
+            tracing::warn!(%error, index, "the programs of an interface were not removed; trying again");
+        }
+    }
+
+    fn serve(&mut self, index: u32, name: String, class: Class, check: bool) {
+        let known = self.attached.get(&index);
+        let same = known.is_some_and(|known| known.class == class && known.problem.is_none());
+        if !same || check {
+            let problem = self
+                .programs
+                .attach_interface(index, class)
+                .err()
+                .map(|error| error.to_string());
+            match &problem {
+                None if !same => tracing::info!(index, name, ?class, "interface served"),
+                None => {}
+                Some(problem)
+                    if known.and_then(|known| known.problem.as_ref()) != Some(problem) =>
+                {
+                    tracing::warn!(
+                        index,
+                        name,
+                        ?class,
+                        problem,
+                        "interface not served; trying again"
+                    );
+                }
+                Some(_) => {}
+            }
+            self.attached.insert(
+                index,
+                Interface {
+                    index,
+                    name,
+                    class,
+                    problem,
+                },
+            );
+        } else if let Some(known) = self.attached.get_mut(&index) {
+            known.name = name;
+        }
+    }
+
+    fn publish(&self, node: &BTreeSet<IpAddr>) {
+        let new = Snapshot {
+            complete: true,
+            addresses: self.network.local_addresses(),
+            sources: self.network.sources(node),
+            interfaces: self.attached.values().cloned().collect(),
+        };
+        self.snapshots.send_if_modified(|known| {
+            let different = *known != new;
+            *known = new;
+            different
+        });
+    }
+}
+
+/// Opens a new connection, however long that takes.
+async fn reconnect() -> Feed {
+    loop {
+        tokio::time::sleep(RECONNECT).await;
+        match Feed::open() {
+            Ok(feed) => return feed,
+            Err(error) => tracing::warn!(%error, "cannot connect to netlink; trying again"),
+        }
     }
 }

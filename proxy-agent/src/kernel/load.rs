@@ -15,7 +15,8 @@ use aya::programs::ProgramError;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use proxy_common::{ABI_VERSION, Meta, NodeConfig, maps as names};
+use proxy_common::{ABI_VERSION, Meta, maps as names};
+use proxy_model::NO_NODE_PORTS;
 
 use super::attach::{AttachError, Programs};
 use super::bpffs::{self, BpffsError};
@@ -26,6 +27,9 @@ use super::sys;
 
 /// `CLOCK_MONOTONIC`, in `Meta::clock`.
 const CLOCK_MONOTONIC_SECONDS: u32 = 1;
+
+/// The object's constant that lets it call `bpf_set_retval`.
+const HAVE_SET_RETVAL: &str = "HAVE_SET_RETVAL";
 
 /// Source ports of SNAT, 10000..=29999: below the default `ip_local_port_range` (32768..) and the node ports (30000..).
 const SNAT_FIRST_PORT: u16 = 10_000;
@@ -166,6 +170,7 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
 
     let mut ebpf = EbpfLoader::new()
         .override_global(aya_log::LEVEL, &(options.log as u8), false)
+        .override_global(HAVE_SET_RETVAL, &u8::from(features.set_retval), false)
         .default_map_pin_directory(pins.root())
         .load(&object)
         .map_err(|error| ebpf_error(pins, error))?;
@@ -266,19 +271,15 @@ fn check_pinned(pins: &Pins, cookie: u64) -> Result<bool, LoadError> {
 /// Writes `CONFIG` and `META`, if they do not say so already.
 fn configure(maps: &mut Maps, features: Features, cookie: u64) -> Result<(), MapError> {
     let old = maps.config.get(0)?;
-    let fresh = old.host_netns_cookie == 0;
-    let new = NodeConfig {
-        host_netns_cookie: cookie,
-        snat_first_port: SNAT_FIRST_PORT,
-        snat_ports: SNAT_PORTS,
-        node_port_first: if fresh { 1 } else { old.node_port_first },
-        node_port_last: old.node_port_last,
-        fib_source: u8::from(features.fib_source),
-        checksum_ipv6_flag: u8::from(features.checksum_ipv6_flag),
-        reserved: [0; 6],
-        fallback_source_v4: old.fallback_source_v4,
-        fallback_source_v6: old.fallback_source_v6,
-    };
+    let mut new = old;
+    new.host_netns_cookie = cookie;
+    new.snat_first_port = SNAT_FIRST_PORT;
+    new.snat_ports = SNAT_PORTS;
+    new.fib_source = u8::from(features.fib_source);
+    new.checksum_ipv6_flag = u8::from(features.checksum_ipv6_flag);
+    if old.host_netns_cookie == 0 {
+        (new.node_port_first, new.node_port_last) = NO_NODE_PORTS;
+    }
     if new != old {
         maps.config.put(0, &new)?;
     }

@@ -1,0 +1,246 @@
+//! What an interface is to weir. Pure: facts in, class out.
+
+/// What an interface is to weir.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Class {
+    /// Its other end is in a pod.
+    Pod,
+    /// It leads to other nodes or to the outside.
+    Uplink,
+    /// An uplink without Ethernet header.
+    UplinkL3,
+    /// None of weir's business.
+    Ignored,
+}
+
+/// Which interfaces are what, where the rules guess wrong. Globs know `*` and `?`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rules {
+    /// `--uplink`.
+    pub uplinks: Vec<String>,
+    /// `--pod-interface`.
+    pub pods: Vec<String>,
+}
+
+/// The facts about an interface that decide.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Facts<'a> {
+    pub(super) name: &'a str,
+    /// The kernel's word for a virtual device (`veth`, `vxlan`, …); empty for a physical one.
+    pub(super) kind: &'a str,
+    /// The kind of the interface that this one is a port or member of; empty if it is none.
+    pub(super) controller: &'a str,
+    pub(super) loopback: bool,
+    /// Whether packets on it begin with an Ethernet header.
+    pub(super) ethernet: bool,
+    /// Whether its other end is in another network namespace.
+    pub(super) peer_elsewhere: bool,
+    /// Whether a default route leaves by it, or it has one of the Node's InternalIPs.
+    pub(super) leads_out: bool,
+}
+
+/// Decides.
+pub(super) fn classify(facts: &Facts<'_>, rules: &Rules) -> Class {
+    let uplink = if facts.ethernet {
+        Class::Uplink
+    } else {
+        Class::UplinkL3
+    };
+    let any = |globs: &[String]| globs.iter().any(|glob| matches(glob, facts.name));
+    // Loopback is not for Services, and a bridge is met at its ports: at the bridge itself a packet would be seen twice.
+    if facts.loopback || facts.kind == "bridge" {
+        return Class::Ignored;
+    }
+    if any(&rules.uplinks) {
+        return uplink;
+    }
+    if any(&rules.pods) {
+        return Class::Pod;
+    }
+    if facts.leads_out {
+        return uplink;
+    }
+    // The members of a bond carry what the bond carries.
+    if matches!(facts.controller, "bond" | "team") {
+        return Class::Ignored;
+    }
+    match facts.kind {
+        "veth" | "netkit" if facts.peer_elsewhere || is_bridge(facts.controller) => Class::Pod,
+        // Layer 2 of it is a tap, for a virtual machine; layer 3 a tunnel of some VPN.
+        "tun" if facts.ethernet => Class::Pod,
+        "veth" | "netkit" | "dummy" | "ifb" | "nlmon" | "vrf" | "vcan" | "vxcan" | "can"
+        | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "netdevsim" => Class::Ignored,
+        _ => uplink,
+    }
+}
+
+fn is_bridge(kind: &str) -> bool {
+    matches!(kind, "bridge" | "openvswitch" | "ovs-system")
+}
+
+/// Whether a name matches a glob with `*` (any run of characters) and `?` (any one).
+fn matches(glob: &str, name: &str) -> bool {
+    match (glob.chars().next(), name.chars().next()) {
+        (None, None) => true,
+        (Some('*'), _) => {
+            let rest = glob.get(1..).unwrap_or_default();
+            name.char_indices()
+                .map(|(at, _)| at)
+                .chain([name.len()])
+                .any(|at| matches(rest, name.get(at..).unwrap_or_default()))
+        }
+        (Some(wanted), Some(found)) if wanted == '?' || wanted == found => matches(
+            glob.get(wanted.len_utf8()..).unwrap_or_default(),
+            name.get(found.len_utf8()..).unwrap_or_default(),
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(name: &'static str, kind: &'static str) -> Facts<'static> {
+        Facts {
+            name,
+            kind,
+            ethernet: true,
+            ..Facts::default()
+        }
+    }
+
+    fn class(facts: Facts<'_>) -> Class {
+        classify(&facts, &Rules::default())
+    }
+
+    #[test]
+    fn a_veth_into_another_namespace_is_a_pod() {
+        assert_eq!(
+            class(Facts {
+                peer_elsewhere: true,
+                ..facts("cali1", "veth")
+            }),
+            Class::Pod
+        );
+        assert_eq!(
+            class(Facts {
+                peer_elsewhere: true,
+                ..facts("nk0", "netkit")
+            }),
+            Class::Pod
+        );
+        assert_eq!(class(facts("veth0", "veth")), Class::Ignored);
+    }
+
+    #[test]
+    fn a_veth_with_the_way_out_is_an_uplink() {
+        let eth0 = Facts {
+            peer_elsewhere: true,
+            leads_out: true,
+            ..facts("eth0", "veth")
+        };
+        assert_eq!(class(eth0), Class::Uplink);
+    }
+
+    #[test]
+    fn ports_of_a_bridge_are_pods_and_the_bridge_is_nothing() {
+        assert_eq!(
+            class(Facts {
+                controller: "bridge",
+                ..facts("veth1", "veth")
+            }),
+            Class::Pod
+        );
+        assert_eq!(
+            class(Facts {
+                controller: "bridge",
+                ..facts("tap0", "tun")
+            }),
+            Class::Pod
+        );
+        assert_eq!(
+            class(Facts {
+                leads_out: true,
+                ..facts("cni0", "bridge")
+            }),
+            Class::Ignored
+        );
+        assert_eq!(
+            class(Facts {
+                controller: "bridge",
+                ..facts("eth0", "")
+            }),
+            Class::Uplink
+        );
+    }
+
+    #[test]
+    fn what_leads_to_other_nodes_is_an_uplink() {
+        for kind in ["", "vlan", "bond", "vxlan", "geneve"] {
+            assert_eq!(class(facts("x0", kind)), Class::Uplink, "{kind}");
+        }
+        for kind in ["ipip", "wireguard", "sit", "tun", "gre"] {
+            assert_eq!(
+                class(Facts {
+                    ethernet: false,
+                    ..facts("x0", kind)
+                }),
+                Class::UplinkL3,
+                "{kind}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_members_of_a_bond_are_left_to_the_bond() {
+        assert_eq!(
+            class(Facts {
+                controller: "bond",
+                ..facts("eth1", "")
+            }),
+            Class::Ignored
+        );
+    }
+
+    #[test]
+    fn rules_win_over_guesses_but_not_over_loopback() {
+        let rules = Rules {
+            uplinks: vec!["eth*".to_owned()],
+            pods: vec!["pod?".to_owned(), "lo".to_owned()],
+        };
+        let classify = |facts| classify(&facts, &rules);
+        assert_eq!(
+            classify(Facts {
+                peer_elsewhere: true,
+                ..facts("eth7", "veth")
+            }),
+            Class::Uplink
+        );
+        assert_eq!(classify(facts("pod1", "dummy")), Class::Pod);
+        assert_eq!(classify(facts("pod12", "dummy")), Class::Ignored);
+        assert_eq!(
+            classify(Facts {
+                loopback: true,
+                ..facts("lo", "")
+            }),
+            Class::Ignored
+        );
+    }
+
+    #[test]
+    fn globs() {
+        for (glob, name, wanted) in [
+            ("*", "", true),
+            ("*", "eth0", true),
+            ("e*0", "eth0", true),
+            ("e*1", "eth0", false),
+            ("e?h*", "eth0.100", true),
+            ("", "eth0", false),
+            ("eth0", "eth", false),
+            ("*a*b*", "xaxxbx", true),
+        ] {
+            assert_eq!(matches(glob, name), wanted, "{glob} {name}");
+        }
+    }
+}
