@@ -109,3 +109,8 @@ impl Source for Kube {
         })
     }
 }
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,8 @@ use crate::clock;
 use crate::error::chain;
 
 /// A server that does not know streaming lists may answer with an ordinary watch that never says "that is all".
-const STREAMED_LIST_SILENCE: Duration = Duration::from_secs(15);
+const STREAMED_LIST_SILENCE: Duration =
+    Duration::from_millis(if cfg!(test) { 500 } else { 15_000 });
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// After this long without an error the next one waits shortly again.
@@ -48,6 +49,8 @@ enum Left {
     Unheard,
     /// The server does not stream lists.
     NoStreamedLists,
+    /// The server has forgotten where we were: only a new list helps.
+    Expired,
 }
 
 impl Watch {
@@ -68,14 +71,21 @@ impl Watch {
 
     /// Follows the kind until nobody receives the changes.
     pub(super) async fn run(mut self, changes: mpsc::Sender<Changes>) {
-        let streamed = self.config.clone().streaming_lists();
-        if let Left::NoStreamedLists = self.follow(streamed, &changes).await {
-            tracing::debug!(
-                resource = self.resource.plural,
-                "the API server does not stream lists; reading them by pages"
-            );
-            let paged = self.config.clone();
-            self.follow(paged, &changes).await;
+        let paged = self.config.clone();
+        let mut config = self.config.clone().streaming_lists();
+        loop {
+            match self.follow(config.clone(), &changes).await {
+                Left::Unheard => return,
+                Left::Expired => {}
+                Left::NoStreamedLists => {
+                    let resource = &self.resource.plural;
+                    tracing::debug!(
+                        resource,
+                        "the API server streams no lists; reading by pages"
+                    );
+                    config = paged.clone();
+                }
+            }
         }
     }
 
@@ -103,7 +113,12 @@ impl Watch {
                 Ok(Some(Err(error))) if streamed && refuses_streaming(&error) => {
                     return Left::NoStreamedLists;
                 }
-                Ok(Some(Err(error))) => sleep(self.link.fails(&error)).await,
+                Ok(Some(Err(error))) => {
+                    sleep(self.link.fails(&error)).await;
+                    if expired(&error) {
+                        return Left::Expired;
+                    }
+                }
                 Ok(None) | Err(_) => return Left::NoStreamedLists,
             }
         }
@@ -113,6 +128,12 @@ impl Watch {
 /// 422 or 400 is the answer of a server that does not know `sendInitialEvents`, or has it switched off (KEP-3157).
 fn refuses_streaming(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
+
+/// "Gone" as the answer to a watch that was to be resumed. The library lists again when it is told so inside a stream,
+/// but would ask for the forgotten version for ever after this answer.
+fn expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(_)) && is_routine(error)
 }
 
 /// What has been told of one kind.

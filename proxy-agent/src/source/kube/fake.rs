@@ -1,0 +1,322 @@
+//! An API server as small as a test needs: lists by pages, streamed lists, watches with history, and every way to fail.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the server holds, and how it behaves.
+pub(super) struct State {
+    /// By the plural of their kind, then by name.
+    objects: BTreeMap<String, BTreeMap<String, Value>>,
+    /// All events, with the version they made.
+    history: Vec<(u64, String, Value)>,
+    version: u64,
+    /// Versions below this one are forgotten: who asks for them is told "gone".
+    oldest: u64,
+    /// Each watch ends with a cut when this number changes.
+    cuts: u64,
+    /// Each watch is told "gone" in its stream when this number changes.
+    gone: u64,
+    /// Whether streamed lists work.
+    pub(super) streams: Streams,
+    /// Most objects in a page.
+    pub(super) page: usize,
+    /// Answer to lists and watches of this kind instead.
+    pub(super) refuse: BTreeMap<String, u16>,
+    /// Answer to the second page of a list instead.
+    pub(super) refuse_second_page: Option<u16>,
+    /// Paths with queries, as they were asked.
+    pub(super) asked: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streams {
+    /// As Kubernetes 1.32 and later.
+    Yes,
+    /// As a server with the feature switched off.
+    Refused,
+    /// As a server that has never heard of it: the events come, but never the end of the list.
+    Ignored,
+}
+
+#[derive(Clone)]
+pub(super) struct FakeApi {
+    state: Arc<Mutex<State>>,
+    changed: watch::Sender<()>,
+    pub(super) port: u16,
+}
+
+impl FakeApi {
+    pub(super) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = Self {
+            state: Arc::new(Mutex::new(State {
+                objects: BTreeMap::new(),
+                history: Vec::new(),
+                version: 100,
+                oldest: 0,
+                cuts: 0,
+                gone: 0,
+                streams: Streams::Yes,
+                page: 500,
+                refuse: BTreeMap::new(),
+                refuse_second_page: None,
+                asked: Vec::new(),
+            })),
+            changed: watch::channel(()).0,
+            port: listener.local_addr().unwrap().port(),
+        };
+        let server = api.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = server.clone();
+                // A client that goes away in mid-answer is no error here.
+                tokio::spawn(async move { drop(server.serve(stream).await) });
+            }
+        });
+        api
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Creates or changes an object, and tells the watches.
+    pub(super) fn put(&self, plural: &str, name: &str, fields: &Value) {
+        let mut state = self.state();
+        let known = state
+            .objects
+            .get(plural)
+            .is_some_and(|all| all.contains_key(name));
+        let object = state.store(plural, name, fields);
+        let event = json!({"type": if known { "MODIFIED" } else { "ADDED" }, "object": object});
+        state.tell(plural, event);
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn delete(&self, plural: &str, name: &str) {
+        let mut state = self.state();
+        let mut object = state.objects.get_mut(plural).unwrap().remove(name).unwrap();
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = state.version.to_string().into();
+        state.tell(plural, json!({"type": "DELETED", "object": object}));
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// Changes that no watch sees, as while a connection was lost for long.
+    pub(super) fn unseen(&self, plural: &str, put: &[(&str, Value)], delete: &[&str]) {
+        let mut state = self.state();
+        for (name, fields) in put {
+            state.store(plural, name, fields);
+        }
+        for name in delete {
+            state
+                .objects
+                .get_mut(plural)
+                .unwrap()
+                .remove(*name)
+                .unwrap();
+        }
+        state.version += 1;
+        state.oldest = state.version;
+    }
+
+    /// Tells every watch that it is too old, inside its stream.
+    pub(super) fn gone(&self) {
+        self.state().gone += 1;
+        self.changed.send_replace(());
+    }
+
+    /// Cuts every watch in the middle of a line.
+    pub(super) fn cut(&self) {
+        self.state().cuts += 1;
+        self.changed.send_replace(());
+    }
+
+    async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        while stream.read_line(&mut line).await? > 2 {}
+        let stream = stream.into_inner();
+        self.state().asked.push(path.clone());
+        let query: BTreeMap<String, String> = path
+            .split_once('?')
+            .map_or("", |(_, query)| query)
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let plural = path
+            .split('?')
+            .next()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_owned();
+        let refused = self.state().refuse.get(&plural).copied();
+        if let Some(code) = refused {
+            return respond(stream, code, &status(code)).await;
+        }
+        if query.get("watch").is_some_and(|watch| watch == "true") {
+            self.watch(stream, &plural, &query).await
+        } else {
+            let (code, body) = self.state().page(&plural, &query);
+            respond(stream, code, &body).await
+        }
+    }
+
+    async fn watch(
+        &self,
+        mut stream: TcpStream,
+        plural: &str,
+        query: &BTreeMap<String, String>,
+    ) -> std::io::Result<()> {
+        let asks_for_list = query.contains_key("sendInitialEvents");
+        let (streams, mut at, oldest, cuts, gone) = {
+            let state = self.state();
+            let at: u64 = query["resourceVersion"].parse().unwrap();
+            (state.streams, at, state.oldest, state.cuts, state.gone)
+        };
+        if asks_for_list && streams == Streams::Refused {
+            return respond(stream, 422, &status(422)).await;
+        }
+        if !asks_for_list && at < oldest {
+            return respond(stream, 410, &status(410)).await;
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await?;
+        let mut changes = self.changed.subscribe();
+        if asks_for_list {
+            let (events, version) = self.state().initial(plural, streams);
+            at = version;
+            for event in events {
+                chunk(&mut stream, &event).await?;
+            }
+        }
+        loop {
+            let (events, version, now) = {
+                let state = self.state();
+                (
+                    state.since(plural, at),
+                    state.version,
+                    (state.cuts, state.gone),
+                )
+            };
+            for event in events {
+                chunk(&mut stream, &event).await?;
+            }
+            at = version;
+            if now.0 != cuts {
+                return stream.write_all(b"40\r\n{\"type\": \"MODIF").await;
+            }
+            if now.1 != gone {
+                return chunk(
+                    &mut stream,
+                    &json!({"type": "ERROR", "object": status(410)}),
+                )
+                .await;
+            }
+            if changes.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl State {
+    fn store(&mut self, plural: &str, name: &str, fields: &Value) -> Value {
+        self.version += 1;
+        let mut object = fields.clone();
+        object["metadata"]["name"] = name.into();
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let all = self.objects.entry(plural.to_owned()).or_default();
+        all.insert(name.to_owned(), object.clone());
+        object
+    }
+
+    fn tell(&mut self, plural: &str, event: Value) {
+        self.history.push((self.version, plural.to_owned(), event));
+    }
+
+    fn since(&self, plural: &str, version: u64) -> Vec<Value> {
+        let new = self
+            .history
+            .iter()
+            .filter(|(at, kind, _)| *at > version && kind == plural);
+        new.map(|(_, _, event)| event.clone()).collect()
+    }
+
+    fn initial(&self, plural: &str, streams: Streams) -> (Vec<Value>, u64) {
+        let all = self
+            .objects
+            .get(plural)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let mut events: Vec<_> = all
+            .map(|object| json!({"type": "ADDED", "object": object}))
+            .collect();
+        if streams == Streams::Yes {
+            events.push(json!({"type": "BOOKMARK", "object": {
+                "kind": "Bookmark", "apiVersion": "v1",
+                "metadata": {
+                    "resourceVersion": self.version.to_string(),
+                    "annotations": {"k8s.io/initial-events-end": "true"},
+                },
+            }}));
+        }
+        (events, self.version)
+    }
+
+    fn page(&self, plural: &str, query: &BTreeMap<String, String>) -> (u16, Value) {
+        let start: usize = query
+            .get("continue")
+            .map_or(0, |token| token.parse().unwrap());
+        if start > 0
+            && let Some(code) = self.refuse_second_page
+        {
+            return (code, status(code));
+        }
+        let all: Vec<_> = self
+            .objects
+            .get(plural)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .collect();
+        let end = all.len().min(start + self.page);
+        let mut metadata = json!({"resourceVersion": self.version.to_string()});
+        if end < all.len() {
+            metadata["continue"] = end.to_string().into();
+        }
+        (200, json!({"metadata": metadata, "items": all[start..end]}))
+    }
+}
+
+fn status(code: u16) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+           "reason": "Test", "message": format!("the test says {code}")})
+}
+
+async fn respond(mut stream: TcpStream, code: u16, body: &Value) -> std::io::Result<()> {
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {code} Test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all((head + &body).as_bytes()).await
+}
+
+async fn chunk(stream: &mut TcpStream, event: &Value) -> std::io::Result<()> {
+    let line = format!("{event}\n");
+    stream
+        .write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes())
+        .await
+}

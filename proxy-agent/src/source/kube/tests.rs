@@ -1,0 +1,285 @@
+//! The source against an API server in this process: whatever happens, it ends up with what the server has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kube::Config;
+use proxy_model::{Change, Kind};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::fake::{FakeApi, Streams};
+use super::*;
+
+/// What a model would know.
+struct Mirror {
+    changes: mpsc::Receiver<Changes>,
+    /// Cluster address by Service name; other kinds by name only.
+    known: BTreeMap<(Kind, String), String>,
+    synced: BTreeSet<Kind>,
+    deletes: Vec<String>,
+}
+
+impl Mirror {
+    fn of(api: &FakeApi) -> Self {
+        let url = format!("http://127.0.0.1:{}/", api.port);
+        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        let source = Box::new(Kube {
+            client,
+            server: url,
+            node: "n1".to_owned(),
+        });
+        let (sender, changes) = mpsc::channel(64);
+        tokio::spawn(source.run(sender));
+        Self {
+            changes,
+            known: BTreeMap::new(),
+            synced: BTreeSet::new(),
+            deletes: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Replace(kind, objects) => {
+                assert!(self.synced.insert(kind), "{kind} was replaced twice");
+                for object in objects {
+                    self.take(Change::Put(object));
+                }
+            }
+            Change::Put(object) => {
+                let key = (object.kind(), object.name().name);
+                self.known.insert(key, address(&object));
+            }
+            Change::Delete(kind, name) => {
+                self.deletes.push(name.to_string());
+                self.known.remove(&(kind, name.name));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the Services are these, and nothing is unsynced.
+    async fn becomes(&mut self, services: &[(&str, &str)]) {
+        let wanted: Vec<_> = services.iter().map(|(name, ip)| (*name, *ip)).collect();
+        let deadline = tokio::time::sleep(Duration::from_secs(10));
+        tokio::pin!(deadline);
+        loop {
+            if self.synced.len() == 3 && self.services() == wanted {
+                return;
+            }
+            tokio::select! {
+                changes = self.changes.recv() => for change in changes.unwrap() { self.take(change) },
+                () = &mut deadline => panic!("{:?} instead of {wanted:?}", self.services()),
+            }
+        }
+    }
+
+    fn services(&self) -> Vec<(&str, &str)> {
+        let services = self
+            .known
+            .iter()
+            .filter(|((kind, _), _)| *kind == Kind::Service);
+        services
+            .map(|((_, name), ip)| (name.as_str(), ip.as_str()))
+            .collect()
+    }
+
+    /// Nothing more comes.
+    async fn stays_quiet(&mut self) {
+        let more = tokio::time::timeout(Duration::from_millis(300), self.changes.recv()).await;
+        assert!(more.is_err(), "{more:?}");
+    }
+}
+
+fn address(object: &proxy_model::Object) -> String {
+    match object {
+        proxy_model::Object::Service(service) => {
+            let spec = service.spec.clone().unwrap_or_default();
+            spec.cluster_ip.unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
+fn service(ip: &str) -> Value {
+    json!({"metadata": {"namespace": "shop"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
+}
+
+fn nonsense() -> Value {
+    json!({"metadata": {"namespace": "shop", "labels": 5}, "spec": "nonsense"})
+}
+
+async fn server(streams: Streams) -> FakeApi {
+    let api = FakeApi::start().await;
+    api.state().streams = streams;
+    for (name, ip) in [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")] {
+        api.put("services", name, &service(ip));
+    }
+    api.put("nodes", "n1", &json!({"metadata": {}}));
+    api
+}
+
+const ALL: [(&str, &str); 3] = [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")];
+
+#[tokio::test]
+async fn a_streamed_list_and_its_events() {
+    let api = server(Streams::Yes).await;
+    let mut mirror = Mirror::of(&api);
+    mirror.becomes(&ALL).await;
+    api.put("services", "b", &service("10.0.0.22"));
+    api.delete("services", "c");
+    mirror
+        .becomes(&[("a", "10.0.0.1"), ("b", "10.0.0.22")])
+        .await;
+    let asked = api.state().asked.clone();
+    assert_eq!(asked.len(), 3, "one watch each, and no list: {asked:?}");
+    for one in &asked {
+        assert!(one.contains("sendInitialEvents=true"), "{one}");
+        let selects = if one.contains("/nodes?") {
+            "fieldSelector=metadata.name%3Dn1"
+        } else {
+            "labelSelector=%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name"
+        };
+        assert!(one.contains(selects), "{one}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_streamed_lists_is_read_by_pages() {
+    let api = server(Streams::Refused).await;
+    api.state().page = 2;
+    let mut mirror = Mirror::of(&api);
+    mirror.becomes(&ALL).await;
+    api.put("services", "d", &service("10.0.0.4"));
+    mirror
+        .becomes(&[ALL[0], ALL[1], ALL[2], ("d", "10.0.0.4")])
+        .await;
+    assert!(
+        api.state()
+            .asked
+            .iter()
+            .any(|one| one.contains("continue=2"))
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_streamed_lists_is_read_by_pages() {
+    let api = server(Streams::Ignored).await;
+    let mut mirror = Mirror::of(&api);
+    mirror.becomes(&ALL).await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_costs_itself_only() {
+    for streams in [Streams::Yes, Streams::Refused] {
+        let api = server(streams).await;
+        api.put("services", "b", &nonsense());
+        let mut mirror = Mirror::of(&api);
+        mirror.becomes(&[ALL[0], ALL[2]]).await;
+        // It becomes readable, and unreadable again: what was known stays.
+        api.put("services", "b", &service("10.0.0.2"));
+        mirror.becomes(&ALL).await;
+        api.put("services", "b", &nonsense());
+        api.put("services", "d", &service("10.0.0.4"));
+        mirror
+            .becomes(&[ALL[0], ALL[1], ALL[2], ("d", "10.0.0.4")])
+            .await;
+        // Also through a new list, which has it still.
+        api.unseen("services", &[], &["d"]);
+        api.gone();
+        mirror.becomes(&ALL).await;
+        assert_eq!(mirror.deletes, ["shop/d"]);
+        // And gone is gone.
+        api.delete("services", "b");
+        mirror.becomes(&[ALL[0], ALL[2]]).await;
+    }
+}
+
+#[tokio::test]
+async fn after_gone_a_new_list_tells_the_difference() {
+    for streams in [Streams::Yes, Streams::Refused] {
+        let api = server(streams).await;
+        let mut mirror = Mirror::of(&api);
+        mirror.becomes(&ALL).await;
+        api.unseen(
+            "services",
+            &[("d", service("10.0.0.4")), ("a", service("10.0.0.11"))],
+            &["b"],
+        );
+        api.gone();
+        mirror
+            .becomes(&[("a", "10.0.0.11"), ("c", "10.0.0.3"), ("d", "10.0.0.4")])
+            .await;
+        assert_eq!(mirror.deletes, ["shop/b"]);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_resumed_where_it_was() {
+    let api = server(Streams::Yes).await;
+    let mut mirror = Mirror::of(&api);
+    mirror.becomes(&ALL).await;
+    for round in 0..3 {
+        api.cut();
+        api.put("services", "a", &service(&format!("10.0.1.{round}")));
+        mirror
+            .becomes(&[("a", &format!("10.0.1.{round}")), ALL[1], ALL[2]])
+            .await;
+    }
+    assert!(mirror.deletes.is_empty());
+    let lists = api
+        .state()
+        .asked
+        .iter()
+        .filter(|one| one.contains("/services?") && one.contains("sendInitialEvents"))
+        .count();
+    assert_eq!(lists, 1, "resumed, not listed again");
+}
+
+#[tokio::test]
+async fn half_a_list_is_no_list() {
+    let api = server(Streams::Refused).await;
+    api.state().page = 2;
+    api.state().refuse_second_page = Some(500);
+    let mut mirror = Mirror::of(&api);
+    let until = tokio::time::Instant::now() + Duration::from_millis(700);
+    while let Ok(Some(changes)) = tokio::time::timeout_at(until, mirror.changes.recv()).await {
+        changes.into_iter().for_each(|change| mirror.take(change));
+    }
+    assert!(!mirror.synced.contains(&Kind::Service));
+    assert!(mirror.services().is_empty());
+    api.state().refuse_second_page = None;
+    mirror.becomes(&ALL).await;
+    mirror.stays_quiet().await;
+}
+
+#[tokio::test]
+async fn one_kind_that_is_forbidden_does_not_stop_the_others() {
+    let api = server(Streams::Yes).await;
+    api.state().refuse.insert("nodes".to_owned(), 403);
+    let mut mirror = Mirror::of(&api);
+    while mirror.synced.len() < 2 {
+        let changes = mirror.changes.recv().await.unwrap();
+        changes.into_iter().for_each(|change| mirror.take(change));
+    }
+    assert!(!mirror.synced.contains(&Kind::Node));
+    api.state().refuse.clear();
+    mirror.becomes(&ALL).await;
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_while_the_server_is_away() {
+    let api = server(Streams::Yes).await;
+    let mut mirror = Mirror::of(&api);
+    mirror.becomes(&ALL).await;
+    for plural in ["services", "endpointslices", "nodes"] {
+        api.state().refuse.insert(plural.to_owned(), 500);
+    }
+    api.cut();
+    mirror.stays_quiet().await;
+    assert_eq!(mirror.services(), ALL);
+    api.unseen("services", &[], &["c"]);
+    api.state().refuse.clear();
+    mirror.becomes(&[ALL[0], ALL[1]]).await;
+}
