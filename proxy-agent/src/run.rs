@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::apply::{self, Outcome};
 use crate::clock;
+use crate::error::chain;
 use crate::kernel::{
     self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot, Sweeper, Walk,
 };
@@ -168,6 +169,8 @@ struct Agent {
     maps: Maps,
     interfaces: Interfaces,
     attached: Snapshot,
+    /// Why the node's configuration could not be written.
+    unconfigured: Option<String>,
     ready: bool,
     problems: Reported,
 }
@@ -191,6 +194,7 @@ impl Agent {
             maps,
             interfaces,
             attached: Snapshot::default(),
+            unconfigured: None,
             ready: false,
             problems: Reported::default(),
         })
@@ -224,6 +228,8 @@ impl Agent {
         if snapshot.complete {
             self.model
                 .observe(Change::LocalAddresses(snapshot.addresses.clone()));
+            let written = self.maps.set_fallback_sources(snapshot.sources);
+            self.unconfigured = written.err().map(|error| chain(&error));
         }
         self.attached = snapshot;
     }
@@ -259,8 +265,12 @@ impl Agent {
             let problem = interface.problem.as_ref()?;
             Some(format!("interface {}: {problem}", interface.name))
         });
-        self.problems
-            .replace(of_objects.chain(of_interfaces).collect());
+        self.problems.replace(
+            of_objects
+                .chain(of_interfaces)
+                .chain(self.unconfigured.clone())
+                .collect(),
+        );
     }
 
     fn say_ready(&mut self) {

@@ -227,7 +227,7 @@ async fn a_cut_connection_is_resumed_where_it_was() {
             .becomes(&[("a", &format!("10.0.1.{round}")), ALL[1], ALL[2]])
             .await;
     }
-    assert!(mirror.deletes.is_empty());
+    assert_eq!(mirror.deletes.len(), 0);
     let lists = api
         .state()
         .asked
@@ -245,10 +245,12 @@ async fn half_a_list_is_no_list() {
     let mut mirror = Mirror::of(&api);
     let until = tokio::time::Instant::now() + Duration::from_millis(700);
     while let Ok(Some(changes)) = tokio::time::timeout_at(until, mirror.changes.recv()).await {
-        changes.into_iter().for_each(|change| mirror.take(change));
+        for change in changes {
+            mirror.take(change);
+        }
     }
     assert!(!mirror.synced.contains(&Kind::Service));
-    assert!(mirror.services().is_empty());
+    assert_eq!(mirror.services().len(), 0);
     api.state().refuse_second_page = None;
     mirror.becomes(&ALL).await;
     mirror.stays_quiet().await;
@@ -261,7 +263,9 @@ async fn one_kind_that_is_forbidden_does_not_stop_the_others() {
     let mut mirror = Mirror::of(&api);
     while mirror.synced.len() < 2 {
         let changes = mirror.changes.recv().await.unwrap();
-        changes.into_iter().for_each(|change| mirror.take(change));
+        for change in changes {
+            mirror.take(change);
+        }
     }
     assert!(!mirror.synced.contains(&Kind::Node));
     api.state().refuse.clear();
