@@ -24,9 +24,7 @@ pub use event::{Event, EventKind, Reason};
 pub use flow::{Direction, Flow, FlowKey, FlowState, Fragment, FragmentKey, Hook, Nat};
 pub use layout::ABI_VERSION;
 pub use net::{Be16, Ip, Protocol};
-pub use service::{
-    Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy,
-};
+pub use service::{Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy};
 pub use socket::{Socket, SocketKey};
 
 /// Names of the pinned maps, one place for both sides.
