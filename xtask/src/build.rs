@@ -1,0 +1,60 @@
+//! `build`: first the kernel object, then the agent that carries it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::kernel_compiler::{self, KernelCompiler};
+use crate::{shell, workspace};
+
+/// What `build` is asked.
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Only the kernel object, target/weir.bpf.o
+    #[arg(long)]
+    ebpf_only: bool,
+}
+
+/// Builds what `args` ask for.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    object()?;
+    if args.ebpf_only {
+        eprintln!("x: built {}", workspace::object().display());
+        return Ok(());
+    }
+    let mut agent = shell::cargo([
+        "build",
+        "--release",
+        "--package",
+        "proxy-agent",
+        "--features",
+        "embed",
+    ]);
+    shell::run(agent.env("WEIR_BPF_OBJECT", workspace::object()))?;
+    eprintln!("x: built {}", workspace::agent().display());
+    Ok(())
+}
+
+/// Builds the kernel object and the agent.
+pub(crate) fn all() -> Result<()> {
+    run(&Args::default())
+}
+
+/// Builds the kernel object.
+fn object() -> Result<()> {
+    let compiler = KernelCompiler::find()?;
+    shell::run(&mut compiler.cargo("build")?)?;
+    publish().with_context(|| format!("copying the kernel object to {}", workspace::object().display()))
+}
+
+/// Copies the object to its place, unless it is there already: a new time stamp would rebuild the agent.
+fn publish() -> Result<()> {
+    let new = fs::read(kernel_compiler::artifact())?;
+    let place = workspace::object();
+    if fs::read(&place).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    let draft = place.with_extension("o.new");
+    fs::write(&draft, new)?;
+    Ok(fs::rename(draft, place)?)
+}

@@ -1,0 +1,68 @@
+//! Commands that come from Debian packages: installed where that is possible, named where it is not.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// Command → Debian package.
+const PACKAGES: &[(&str, &str)] = &[
+    ("bpftool", "bpftool"),
+    ("cc", "gcc"),
+    ("ethtool", "ethtool"),
+    ("g++", "g++"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+    ("ping", "iputils-ping"),
+    ("strace", "strace"),
+    ("tc", "iproute2"),
+    ("tcpdump", "tcpdump"),
+];
+
+/// Sees to it that these commands exist.
+pub(crate) fn need(commands: &[&str]) -> Result<()> {
+    let missing = missing(commands);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !is_root() || !Path::new("/etc/debian_version").exists() {
+        bail!("commands are missing: on Debian, `sudo apt-get install {names}` brings them");
+    }
+    eprintln!("x: installing Debian packages: {names}");
+    shell::run(&mut shell::command("apt-get", ["update", "-qq"]))?;
+    let mut install = shell::command("apt-get", ["install", "-y", "-qq", "--no-install-recommends"]);
+    shell::run(install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Packages of those commands that are not there.
+pub(crate) fn missing(commands: &[&str]) -> Vec<&'static str> {
+    let mut missing: Vec<_> = PACKAGES
+        .iter()
+        .filter(|(command, _)| commands.contains(command) && find(command).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    missing.dedup();
+    missing
+}
+
+/// Whether this process is root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The search path, with the folders where Debian keeps administrators' commands.
+pub(crate) fn search_path() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
+}
+
+fn find(command: &str) -> Option<PathBuf> {
+    std::env::split_paths(&search_path())
+        .map(|folder| folder.join(command))
+        .find(|path| path.is_file())
+}

@@ -1,0 +1,275 @@
+//! `test`: the ladder of suites, and one line with the sum.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::count::Count;
+use crate::{build, packages, shell, workspace};
+
+/// What `test` is asked.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The suites to run; all if none is named
+    suites: Vec<Suite>,
+    /// Part of a test's name, and whatever else the test harness understands
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+impl Args {
+    /// Every suite, every test.
+    pub(crate) fn everything() -> Self {
+        Self {
+            suites: Vec::new(),
+            filter: Vec::new(),
+        }
+    }
+}
+
+/// A rung of the ladder, the cheapest first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Suite {
+    /// Pure functions: no root, no nightly
+    Unit,
+    /// The laboratory itself: network namespaces, senders and receivers (root)
+    Support,
+    /// Objects in, rows out: on a fake kernel, and as root on the real one
+    Scenario,
+    /// Packets through the loaded programs, and the same packets through the same code in user space (root)
+    Packet,
+    /// Nodes as network namespaces, with real traffic (root)
+    Node,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Support => "support",
+            Self::Scenario => "scenario",
+            Self::Packet => "packet",
+            Self::Node => "node",
+        }
+    }
+
+    /// Folder of the suite's package; the unit tests are those of the default members.
+    fn folder(self) -> Option<String> {
+        (self != Self::Unit).then(|| format!("tests/{}", self.name()))
+    }
+
+    fn exists(self) -> Result<bool> {
+        self.folder()
+            .map_or(Ok(true), |folder| workspace::has_member(&folder))
+    }
+
+    /// Commands that its tests run.
+    fn commands(self) -> &'static [&'static str] {
+        match self {
+            Self::Unit => &[],
+            Self::Support => &["ip", "nsenter"],
+            Self::Scenario | Self::Packet => &["ip", "nsenter", "bpftool", "strace"],
+            Self::Node => &[
+                "ip", "nsenter", "bpftool", "strace", "nft", "iptables", "ethtool", "tcpdump", "ping", "tc",
+            ],
+        }
+    }
+
+    /// Its tests share one machine's devices, cgroups and clocks, so they take turns.
+    fn takes_turns(self) -> bool {
+        matches!(self, Self::Support | Self::Node)
+    }
+}
+
+/// How a suite ended.
+struct Outcome {
+    suite: Suite,
+    count: Count,
+    green: bool,
+    took: Duration,
+    note: &'static str,
+}
+
+/// Runs the suites that `args` name.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let suites = chosen(&args.suites)?;
+    let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
+    eprintln!("x: suites: {}", names.join(", "));
+    let mut outcomes = Vec::new();
+    for suite in suites {
+        let (result, took) = shell::timed(|| run_suite(suite, &args.filter));
+        outcomes.push(match result {
+            Ok((count, green)) => {
+                let note = if green || count.failed > 0 {
+                    ""
+                } else {
+                    "did not run to its end"
+                };
+                Outcome {
+                    suite,
+                    count,
+                    green,
+                    took,
+                    note,
+                }
+            }
+            Err(error) => {
+                eprintln!("x: {}: {error:#}", suite.name());
+                Outcome {
+                    suite,
+                    count: Count::default(),
+                    green: false,
+                    took,
+                    note: "could not run",
+                }
+            }
+        });
+    }
+    report(&outcomes)
+}
+
+fn chosen(named: &[Suite]) -> Result<Vec<Suite>> {
+    let mut suites = Vec::new();
+    for &suite in Suite::value_variants() {
+        let exists = suite.exists()?;
+        if !exists && named.contains(&suite) {
+            bail!(
+                "there is no suite {}: tests/{0} is not a member of the workspace",
+                suite.name()
+            );
+        }
+        if exists && (named.is_empty() || named.contains(&suite)) {
+            suites.push(suite);
+        }
+    }
+    Ok(suites)
+}
+
+fn run_suite(suite: Suite, filter: &[String]) -> Result<(Count, bool)> {
+    if suite.folder().is_some() {
+        if packages::is_root() {
+            packages::need(suite.commands())?;
+        }
+        build::all()?;
+    }
+    // Built apart, so that cargo shows its progress as on any terminal.
+    shell::run(cargo_test(suite)?.arg("--no-run"))?;
+    let mut tests = cargo_test(suite)?;
+    tests
+        .args(["--no-fail-fast", "--color", color(), "--"])
+        .args(filter);
+    if suite.takes_turns() {
+        tests.arg("--test-threads=1");
+    }
+    let (said, green) = tee(&mut tests)?;
+    Ok((Count::read(&said), green))
+}
+
+fn cargo_test(suite: Suite) -> Result<Command> {
+    let mut cargo = shell::cargo(["test"]);
+    if let Some(folder) = suite.folder() {
+        cargo.args(["--package", &workspace::package_name(&folder)?]);
+        cargo
+            .env("WEIR_BIN", workspace::agent())
+            .env("WEIR_BPF_OBJECT", workspace::object());
+        cargo.env("PATH", packages::search_path());
+    }
+    Ok(cargo)
+}
+
+/// The tests write into a pipe, and would take off their colours.
+fn color() -> &'static str {
+    if io::stdout().is_terminal() {
+        "always"
+    } else {
+        "never"
+    }
+}
+
+/// Runs the command, passes on what it says as it says it, and keeps a copy.
+fn tee(command: &mut Command) -> Result<(String, bool)> {
+    shell::announce(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| shell::cannot_start(command))?;
+    let errors = child
+        .stderr
+        .take()
+        .map(|stream| thread::spawn(move || copy(stream, io::stderr())));
+    let mut said = child
+        .stdout
+        .take()
+        .map(|stream| copy(stream, io::stdout()))
+        .unwrap_or_default();
+    if let Some(Ok(errors)) = errors.map(thread::JoinHandle::join) {
+        said.push('\n');
+        said.push_str(&errors);
+    }
+    Ok((said, child.wait()?.success()))
+}
+
+/// Unbuffered: with tests that take turns, the name of the running one is half a line.
+fn copy(mut from: impl Read, mut to: impl Write) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let piece = buffer.get(..length).unwrap_or_default();
+        // A reader who went away (`| head`) does not stop the tests.
+        let _ = to.write_all(piece).and_then(|()| to.flush());
+        kept.extend_from_slice(piece);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// Prints the table and the sum; an error if anything failed.
+fn report(outcomes: &[Outcome]) -> Result<()> {
+    let mut sum = Count::default();
+    println!(
+        "\n{:<10}{:>8}{:>8}{:>9}{:>9}",
+        "suite", "passed", "failed", "skipped", "time"
+    );
+    for Outcome {
+        suite,
+        count,
+        took,
+        note,
+        ..
+    } in outcomes
+    {
+        let Count {
+            passed,
+            failed,
+            skipped,
+        } = count;
+        let seconds = took.as_secs();
+        println!(
+            "{:<10}{passed:>8}{failed:>8}{skipped:>9}{seconds:>7} s  {note}",
+            suite.name()
+        );
+        sum.add(*count);
+    }
+    let broken = outcomes
+        .iter()
+        .filter(|outcome| !outcome.green && outcome.count.failed == 0)
+        .count();
+    // A suite that did not run to its end is a failure that the harness did not count.
+    sum.failed += u64::try_from(broken).unwrap_or(1);
+    println!(
+        "\n{} passed, {} failed, {} skipped",
+        sum.passed, sum.failed, sum.skipped
+    );
+    if outcomes.iter().any(|outcome| !outcome.green) {
+        bail!("tests failed");
+    }
+    if sum.total() == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Tools from crates.io, pinned, built once into `target/tools`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{packages, shell, workspace};
+
+/// A tool and how to build it.
+pub(crate) struct Tool {
+    pub(crate) package: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) binary: &'static str,
+    /// What is said before it is built.
+    pub(crate) takes: &'static str,
+}
+
+pub(crate) const CARGO_DENY: Tool = Tool {
+    package: "cargo-deny",
+    version: "0.20.2",
+    binary: "cargo-deny",
+    takes: "about a minute",
+};
+pub(crate) const TYPOS: Tool = Tool {
+    package: "typos-cli",
+    version: "1.52.0",
+    binary: "typos",
+    takes: "about a minute",
+};
+pub(crate) const BPF_LINKER: Tool = Tool {
+    package: "bpf-linker",
+    version: "0.13.0",
+    binary: "bpf-linker",
+    takes: "about a minute",
+};
+
+/// Path of the tool, which is built first if it is not there.
+pub(crate) fn ensure(tool: &Tool) -> Result<PathBuf> {
+    ensure_with(tool, "", |_| {})
+}
+
+/// The same for a tool whose build depends on more than its version: `variant` says on what.
+///
+/// The stamp is written last, so an interrupted build is taken up again: cargo keeps the crates that it has built.
+pub(crate) fn ensure_with(tool: &Tool, variant: &str, prepare: impl FnOnce(&mut Command)) -> Result<PathBuf> {
+    let root = workspace::tools();
+    let binary = root.join("bin").join(tool.binary);
+    let stamp = root
+        .join(".stamps")
+        .join(format!("{}-{}{variant}", tool.package, tool.version));
+    if stamp.exists() && binary.exists() {
+        return Ok(binary);
+    }
+    packages::need(&["cc", "g++"])?;
+    eprintln!(
+        "x: building {} {} into {}: {}",
+        tool.package,
+        tool.version,
+        root.display(),
+        tool.takes
+    );
+    let spec = format!("{}@{}", tool.package, tool.version);
+    let mut command = shell::cargo(["install", "--quiet", "--locked", "--force", "--debug", "--root"]);
+    command
+        .arg(&root)
+        .arg("--target-dir")
+        .arg(root.join("build"))
+        .arg(spec);
+    // Unoptimised they build in a third of the time, and each runs for a second or two.
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+        command.env_remove(variable);
+    }
+    prepare(&mut command);
+    shell::run(&mut command)?;
+    write_stamp(&stamp).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(binary)
+}
+
+fn write_stamp(stamp: &PathBuf) -> Result<()> {
+    if let Some(folder) = stamp.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    Ok(fs::write(stamp, "")?)
+}

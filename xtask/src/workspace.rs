@@ -1,0 +1,78 @@
+//! Where things are in the work tree.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The root of the repository.
+pub(crate) fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// Cargo's output folder.
+pub(crate) fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => root().join("target"),
+    }
+}
+
+/// Tools built for this repository. `WEIR_TOOLS` lets several work trees share one folder.
+pub(crate) fn tools() -> PathBuf {
+    match std::env::var_os("WEIR_TOOLS") {
+        Some(dir) => root().join(dir),
+        None => target().join("tools"),
+    }
+}
+
+/// The kernel object that `build` makes.
+pub(crate) fn object() -> PathBuf {
+    target().join("weir.bpf.o")
+}
+
+/// The agent that `build` makes.
+pub(crate) fn agent() -> PathBuf {
+    target().join("release/weir")
+}
+
+/// Reads a file of the work tree.
+pub(crate) fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(root().join(path)).with_context(|| format!("reading {path}"))
+}
+
+/// Whether `folder` is a member of the workspace.
+pub(crate) fn has_member(folder: &str) -> Result<bool> {
+    Ok(is_member(&read("Cargo.toml")?, folder))
+}
+
+fn is_member(manifest: &str, folder: &str) -> bool {
+    let list = manifest.split("\nmembers = [").nth(1);
+    list.and_then(|rest| rest.split(']').next())
+        .is_some_and(|list| list.contains(&format!("\"{folder}\"")))
+}
+
+/// The name of the package in `folder`.
+pub(crate) fn package_name(folder: &str) -> Result<String> {
+    let manifest = read(&format!("{folder}/Cargo.toml"))?;
+    manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
+        .map(str::to_owned)
+        .with_context(|| format!("{folder}/Cargo.toml names no package"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str =
+        "[workspace]\nmembers = [\n  \"xtask\",\n  \"tests/node\",\n]\ndefault-members = [\"other\"]\n";
+
+    #[test]
+    fn only_members_count() {
+        assert!(is_member(MANIFEST, "tests/node"));
+        assert!(!is_member(MANIFEST, "tests"));
+        assert!(!is_member(MANIFEST, "other"));
+    }
+}
