@@ -5,13 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock, major, minor, statfs};
+use rustix::fs::{FlockOperation, FsWord, flock, major, minor, statfs};
 use rustix::mount::{MountFlags, mount};
 
 use super::pins::Pins;
 
 /// `BPF_FS_MAGIC` of the uapi.
-const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
 
 /// Why the BPF file system cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,9 +119,9 @@ fn check_file_system(path: &Path) -> Result<(), BpffsError> {
 /// Whether a BPF file system is mounted there.
 pub(super) fn is_bpf(path: &Path) -> Result<bool, BpffsError> {
     match statfs(path) {
-        // The kernel's type of the field differs between machines; the magic has 32 bits on all of them.
-        Ok(found) => Ok(i64::try_from(found.f_type)
-            .is_ok_and(|kind| kind & 0xffff_ffff == i64::from(BPF_FS_MAGIC))),
+        Ok(found) => {
+            Ok(found.f_type == BPF_FS_MAGIC)
+        }
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Err(BpffsError::Missing {
             path: path.to_owned(),
         }),
@@ -136,8 +136,7 @@ fn mount_bpf(path: &Path) -> Result<(), String> {
         return Err("the folder is not empty".to_owned());
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("bpf", path, "bpf", flags, c"mode=0700")
-        .map_err(|error| io::Error::from(error).to_string())
+    mount("bpf", path, "bpf", flags, c"mode=0700").map_err(|error| io::Error::from(error).to_string())
 }
 
 /// Makes a folder that only root may enter, or closes one that others may.
@@ -166,20 +165,14 @@ pub fn running_agent(pins: &Pins) -> Option<String> {
 
 /// Who holds a lock on this file, as `/proc/locks` tells it.
 fn holder(file: &File) -> String {
-    visible_holder(file).unwrap_or_else(|| {
-        "its process cannot be seen from here, it may be in another container".to_owned()
-    })
+    visible_holder(file)
+        .unwrap_or_else(|| "its process cannot be seen from here, it may be in another container".to_owned())
 }
 
 fn visible_holder(file: &File) -> Option<String> {
     let metadata = file.metadata().ok()?;
     let device = metadata.dev();
-    let place = format!(
-        "{:02x}:{:02x}:{}",
-        major(device),
-        minor(device),
-        metadata.ino()
-    );
+    let place = format!("{:02x}:{:02x}:{}", major(device), minor(device), metadata.ino());
     let pid = find_holder(&fs::read_to_string("/proc/locks").ok()?, &place)?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("pid {pid} {}", name.trim()).trim_end().to_owned())

@@ -1,21 +1,45 @@
 //! Finds the cgroup v2 folder that the socket hooks are attached to.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statfs;
+use rustix::fs::{FsWord, statfs};
 
 use super::attach::AttachError;
 
 /// `CGROUP2_SUPER_MAGIC` of the uapi.
-const CGROUP2_MAGIC: u32 = 0x6367_7270;
+const CGROUP2_MAGIC: FsWord = 0x6367_7270;
 
-/// The folder that was asked for, or the root of the v2 hierarchy.
-pub(super) fn find(asked: Option<&Path>) -> Result<PathBuf, AttachError> {
-    let Some(path) = asked else {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| {
-            AttachError::Cgroup(format!("cannot read /proc/self/mountinfo: {error}"))
+/// A cgroup.
+pub(super) struct Cgroup {
+    pub(super) path: PathBuf,
+    pub(super) folder: File,
+    pub(super) id: u64,
+}
+
+impl Cgroup {
+    /// The cgroup that was asked for, or the root of the v2 hierarchy.
+    pub(super) fn find(asked: Option<&Path>) -> Result<Self, AttachError> {
+        let path = find(asked)?;
+        let open = || {
+            let folder = File::open(&path)?;
+            // On cgroup2 the number of a folder's inode is the cgroup's id (Linux 5.5, commit 40430452fd5d).
+            let id = folder.metadata()?.ino();
+            Ok((folder, id))
+        };
+        let (folder, id) = open().map_err(|error: io::Error| {
+            AttachError::Cgroup(format!("cannot open the cgroup {}: {error}", path.display()))
         })?;
+        Ok(Self { path, folder, id })
+    }
+}
+
+fn find(asked: Option<&Path>) -> Result<PathBuf, AttachError> {
+    let Some(path) = asked else {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|error| AttachError::Cgroup(format!("cannot read /proc/self/mountinfo: {error}")))?;
         return root(&mounts).ok_or_else(|| {
             AttachError::Cgroup(
                 "no cgroup v2 hierarchy is mounted: run `mount -t cgroup2 none /sys/fs/cgroup/unified`, or name a \
@@ -30,7 +54,7 @@ pub(super) fn find(asked: Option<&Path>) -> Result<PathBuf, AttachError> {
             path.display()
         ))
     })?;
-    if i64::try_from(kind.f_type).is_ok_and(|kind| kind & 0xffff_ffff == i64::from(CGROUP2_MAGIC)) {
+    if kind.f_type == CGROUP2_MAGIC {
         return Ok(path.to_owned());
     }
     Err(AttachError::Cgroup(format!(
@@ -63,15 +87,12 @@ fn unescape(text: &str) -> String {
         let code = part
             .get(..3)
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(char::from(code));
-                out.push_str(part.get(3..).unwrap_or_default());
-            }
-            None => {
-                out.push('\\');
-                out.push_str(part);
-            }
+        if let Some(code) = code {
+            out.push(char::from(code));
+            out.push_str(part.get(3..).unwrap_or_default());
+        } else {
+            out.push('\\');
+            out.push_str(part);
         }
     }
     out

@@ -24,6 +24,7 @@ pub struct Rules {
 
 /// The facts about an interface that decide.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as the kernel tells them")]
 pub(super) struct Facts<'a> {
     pub(super) name: &'a str,
     /// The kernel's word for a virtual device (`veth`, `vxlan`, …); empty for a physical one.
@@ -35,7 +36,7 @@ pub(super) struct Facts<'a> {
     pub(super) ethernet: bool,
     /// Whether its other end is in another network namespace.
     pub(super) peer_elsewhere: bool,
-    /// Whether a default route leaves by it, or it has one of the Node's InternalIPs.
+    /// Whether a default route leaves by it, or it has an `InternalIP` of the Node.
     pub(super) leads_out: bool,
 }
 
@@ -68,8 +69,8 @@ pub(super) fn classify(facts: &Facts<'_>, rules: &Rules) -> Class {
         "veth" | "netkit" if facts.peer_elsewhere || is_bridge(facts.controller) => Class::Pod,
         // Layer 2 of it is a tap, for a virtual machine; layer 3 a tunnel of some VPN.
         "tun" if facts.ethernet => Class::Pod,
-        "veth" | "netkit" | "dummy" | "ifb" | "nlmon" | "vrf" | "vcan" | "vxcan" | "can"
-        | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "netdevsim" => Class::Ignored,
+        "veth" | "netkit" | "dummy" | "ifb" | "nlmon" | "vrf" | "vcan" | "vxcan" | "can" | "macvlan"
+        | "macvtap" | "ipvlan" | "ipvtap" | "netdevsim" => Class::Ignored,
         _ => uplink,
     }
 }
@@ -110,8 +111,8 @@ mod tests {
         }
     }
 
-    fn class(facts: Facts<'_>) -> Class {
-        classify(&facts, &Rules::default())
+    fn class(facts: impl std::borrow::Borrow<Facts<'static>>) -> Class {
+        classify(facts.borrow(), &Rules::default())
     }
 
     #[test]

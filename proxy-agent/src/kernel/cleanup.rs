@@ -40,11 +40,7 @@ pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, CleanupError> {
     let mut removed = Vec::new();
     let root = pins.root();
     let there = bpffs::is_bpf(pins.bpffs()).unwrap_or(false) && root.exists();
-    let _lock = if there {
-        Some(bpffs::lock(&root)?)
-    } else {
-        None
-    };
+    let _lock = if there { Some(bpffs::lock(&root)?) } else { None };
     if there {
         remove_files(&pins.links(), &mut removed)?;
     }

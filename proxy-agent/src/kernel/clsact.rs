@@ -4,7 +4,7 @@
 //! same filter, and clean-up finds it. The qdisc stays when weir goes: others may hang their filters into it meanwhile.
 
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcError, TcHandle, qdisc_add_clsact};
-use aya::programs::{ProgramError, SchedClassifier, TcAttach};
+use aya::programs::{ProgramError, SchedClassifier, TcAttach, TcAttachType};
 
 use super::attach::Side;
 use super::load::error_chain;
@@ -31,17 +31,14 @@ pub(super) fn attach(
     if let Err(error) = qdisc_add_clsact(interface)
         && tc_errno(&error) != Some(libc::EEXIST)
     {
-        return Err(format!(
-            "cannot add the clsact qdisc: {}",
-            error_chain(&error)
-        ));
+        return Err(format!("cannot add the clsact qdisc: {}", error_chain(&error)));
     }
     let options = NlOptions {
         priority: priority(side),
         handle: HANDLE,
         classid: None,
     };
-    let parent = side.attach_type().into();
+    let parent = parent(side);
     let link = match program.attach(interface, TcAttach::Netlink { parent, options }) {
         Ok(link) => link,
         Err(error) if known && errno(&error) == Some(libc::EEXIST) => return Ok(()),
@@ -53,9 +50,7 @@ pub(super) fn attach(
         }
         Err(error) => return Err(error_chain(&error)),
     };
-    let link = program
-        .take_link(link)
-        .map_err(|error| error_chain(&error))?;
+    let link = program.take_link(link).map_err(|error| error_chain(&error))?;
     // Dropping it would remove the filter, and the filter has to outlive the agent. The value holds no descriptor.
     std::mem::forget(link);
     Ok(())
@@ -68,13 +63,12 @@ pub(super) fn detach(interface: u32, side: Side) -> bool {
 }
 
 fn filter(interface: u32, side: Side) -> std::io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(
-        interface,
-        side.attach_type().into(),
-        priority(side),
-        HANDLE,
-        None,
-    )
+    SchedClassifierLink::attached(interface, parent(side), priority(side), HANDLE, None)
+}
+
+/// The clsact side that a filter hangs at.
+fn parent(side: Side) -> TcHandle {
+    TcAttachType::from(side).into()
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

@@ -68,12 +68,7 @@ impl Sweeper {
     }
 
     /// Which of these rows are to go; counts the others.
-    fn judge(
-        &self,
-        rows: &[(FlowKey, Flow)],
-        now: u32,
-        walk: &mut Walk,
-    ) -> Result<Vec<FlowKey>, MapError> {
+    fn judge(&self, rows: &[(FlowKey, Flow)], now: u32, walk: &mut Walk) -> Result<Vec<FlowKey>, MapError> {
         let known: HashMap<FlowKey, Flow> = rows.iter().copied().collect();
         let mut dead = Vec::new();
         for (key, row) in rows {
@@ -106,8 +101,7 @@ impl Sweeper {
             None => self.maps.flows.get(&twin)?,
         };
         // Another connection may have taken the twin's place.
-        Ok(found
-            .is_none_or(|found| !flow::same_connection(&found, row) || flow::expired(&found, now)))
+        Ok(found.is_none_or(|found| !flow::same_connection(&found, row) || flow::expired(&found, now)))
     }
 
     fn sweep_fragments(&mut self, now: u32) -> Result<usize, MapError> {

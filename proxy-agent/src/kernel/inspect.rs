@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use proxy_common::{
-    Address, Backend, BackendRange, BackendState, Cursor, Flow, FlowKey, Ip, Meta, MonitorLease,
-    NodeConfig, Reason, Service, ServiceKey, ServiceName, limits, maps as names,
+    Address, Backend, BackendRange, BackendState, Cursor, Flow, FlowKey, Ip, Meta, MonitorLease, NodeConfig,
+    Reason, Service, ServiceKey, ServiceName, limits, maps as names,
 };
 
 use super::clock;
@@ -49,8 +49,7 @@ impl Maps {
 
     /// The cursor of a service id: class 0 is the cluster range, 1 the local range.
     pub fn cursor(&self, service: u32, class: u32) -> Result<Cursor, MapError> {
-        self.cursors
-            .get(service.saturating_mul(2).saturating_add(class))
+        self.cursors.get(service.saturating_mul(2).saturating_add(class))
     }
 
     /// What people call a service id.
@@ -136,31 +135,15 @@ impl Maps {
             .iter()
             .filter(|(_, state)| state.serving == 1)
             .count();
-        let fill = |map, used, capacity| Fill {
-            map,
-            used,
-            capacity,
-        };
+        let fill = |map, used, capacity| Fill { map, used, capacity };
         Ok(vec![
-            fill(
-                names::ADDRESSES,
-                self.addresses.all()?.len(),
-                limits::ADDRESSES,
-            ),
+            fill(names::ADDRESSES, self.addresses.all()?.len(), limits::ADDRESSES),
             fill(names::SERVICES, services.len(), limits::SERVICES),
             fill(names::BACKENDS, slots, limits::BACKENDS),
             fill(names::BACKEND_STATE, serving, limits::BACKEND_STATE),
-            fill(
-                names::SERVICE_NAMES,
-                self.names.all()?.len(),
-                limits::SERVICE_IDS,
-            ),
+            fill(names::SERVICE_NAMES, self.names.all()?.len(), limits::SERVICE_IDS),
             fill(names::FLOWS, self.flows.all()?.len(), limits::FLOWS),
-            fill(
-                names::FRAGMENTS,
-                self.fragments.all()?.len(),
-                limits::FRAGMENTS,
-            ),
+            fill(names::FRAGMENTS, self.fragments.all()?.len(), limits::FRAGMENTS),
             fill(names::SOCKETS, self.sockets()?, limits::SOCKETS),
         ])
     }

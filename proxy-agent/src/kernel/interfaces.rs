@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub sources: Sources,
     /// The interfaces that are not [`Class::Ignored`], by index.
     pub interfaces: Vec<Interface>,
+    /// Why the socket hooks are not attached; `None` if they are.
+    pub socket_problem: Option<String>,
 }
 
 /// Handle of the watcher. Dropping it ends the watcher and detaches nothing.
@@ -78,6 +80,7 @@ impl Interfaces {
             node_addresses: node_receiver,
             network: Network::default(),
             attached: BTreeMap::new(),
+            socket_problem: None,
             snapshots: snapshot_sender,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -96,7 +99,7 @@ impl Interfaces {
         })
     }
 
-    /// The Node's InternalIPs, when they are known or change: who has one is an uplink.
+    /// Every `InternalIP` of the Node, when they are known or change: who has one is an uplink.
     pub fn set_node_addresses(&self, addresses: BTreeSet<IpAddr>) {
         self.node_addresses.send_if_modified(|known| {
             let different = *known != addresses;
@@ -142,11 +145,7 @@ impl Feed {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
         ])?;
-        if let Err(error) = connection
-            .socket_mut()
-            .socket_mut()
-            .set_rx_buf_sz(RECEIVE_BUFFER)
-        {
+        if let Err(error) = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER) {
             tracing::debug!(%error, "the netlink socket keeps its default buffer");
         }
         Ok(Self {
@@ -165,10 +164,7 @@ impl Feed {
 
     /// The next message, if one is there already.
     fn ready(&mut self) -> Option<News> {
-        self.messages
-            .try_recv()
-            .ok()
-            .map(|(message, _)| news(message))
+        self.messages.try_recv().ok().map(|(message, _)| news(message))
     }
 
     /// Reads everything.
@@ -221,6 +217,7 @@ struct Watcher {
     network: Network,
     /// Interfaces that programs are, or should be, attached to.
     attached: BTreeMap<u32, Interface>,
+    socket_problem: Option<String>,
     snapshots: watch::Sender<Snapshot>,
 }
 
@@ -252,6 +249,10 @@ impl Watcher {
         match feed.look().await {
             Ok(network) => {
                 self.network = network;
+                self.socket_problem = self.programs.check_cgroup().err().map(|error| error.to_string());
+                if let Some(problem) = &self.socket_problem {
+                    tracing::warn!(problem, "socket hooks not served; trying again");
+                }
                 self.reconcile(true);
                 true
             }
@@ -346,21 +347,13 @@ impl Watcher {
                 .attach_interface(index, class)
                 .err()
                 .map(|error| error.to_string());
+            let news = known.and_then(|known| known.problem.as_ref()) != problem.as_ref();
             match &problem {
                 None if !same => tracing::info!(index, name, ?class, "interface served"),
-                None => {}
-                Some(problem)
-                    if known.and_then(|known| known.problem.as_ref()) != Some(problem) =>
-                {
-                    tracing::warn!(
-                        index,
-                        name,
-                        ?class,
-                        problem,
-                        "interface not served; trying again"
-                    );
+                Some(problem) if news => {
+                    tracing::warn!(index, name, ?class, problem, "interface not served; trying again");
                 }
-                Some(_) => {}
+                _ => {}
             }
             self.attached.insert(
                 index,
@@ -382,6 +375,7 @@ impl Watcher {
             addresses: self.network.local_addresses(),
             sources: self.network.sources(node),
             interfaces: self.attached.values().cloned().collect(),
+            socket_problem: self.socket_problem.clone(),
         };
         self.snapshots.send_if_modified(|known| {
             let different = *known != new;

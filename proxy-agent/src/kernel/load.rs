@@ -332,11 +332,9 @@ fn ebpf_error(pins: &Pins, error: aya::EbpfError) -> LoadError {
             wanted: expected.to_string(),
         }
         .into(),
-        aya::EbpfError::MapError(aya::maps::MapError::CreateError { name, io_error }) => {
-            LoadError::Ebpf(format!(
-                "cannot make the map {name}: {io_error}; is there memory enough, and are you root?"
-            ))
-        }
+        aya::EbpfError::MapError(aya::maps::MapError::CreateError { name, io_error }) => LoadError::Ebpf(
+            format!("cannot make the map {name}: {io_error}; is there memory enough, and are you root?"),
+        ),
         other => LoadError::Ebpf(error_chain(&other)),
     }
 }
@@ -365,18 +363,10 @@ pub(super) fn program_error(name: &'static str, error: &ProgramError) -> LoadErr
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().collect();
             let last = lines.len().saturating_sub(12);
-            format!(
-                "{io_error}\n{}",
-                lines.get(last..).unwrap_or_default().join("\n")
-            )
+            format!("{io_error}\n{}", lines.get(last..).unwrap_or_default().join("\n"))
         }
         other => error_chain(other),
     };
-    let kernel = KernelVersion::current()
-        .map_or_else(|_| String::new(), |version| format!(" ({version:?})"));
-    LoadError::Program {
-        name,
-        kernel,
-        reason,
-    }
+    let kernel = KernelVersion::current().map_or_else(|_| String::new(), |version| format!(" ({version:?})"));
+    LoadError::Program { name, kernel, reason }
 }

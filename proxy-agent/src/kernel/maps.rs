@@ -8,8 +8,8 @@ use aya::Pod;
 use aya::maps::{Map, MapData, MapInfo, MapType, PerCpuArray};
 use proxy_common::maps as names;
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta,
-    MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
+    Address, Backend, BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta, MonitorLease,
+    NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
 };
 
 use super::bpffs::Lock;
@@ -94,11 +94,7 @@ pub(super) const SHAPES: [Shape; 14] = [
     shape::<u32, Meta>(names::META, MapType::Array, 1),
     shape::<u32, MonitorLease>(names::MONITOR, MapType::Array, 1),
     shape::<(), ()>(names::EVENTS, MapType::RingBuf, limits::EVENT_BYTES),
-    shape::<u32, u64>(
-        names::COUNTERS,
-        MapType::PerCpuArray,
-        proxy_common::Reason::COUNT,
-    ),
+    shape::<u32, u64>(names::COUNTERS, MapType::PerCpuArray, proxy_common::Reason::COUNT),
 ];
 
 impl Shape {
@@ -110,11 +106,7 @@ impl Shape {
         let numbers = |number: u32| number.to_string();
         let facts = [
             ("the kind", kind, format!("{:?}", self.kind)),
-            (
-                "a key size of",
-                numbers(info.key_size()),
-                self.key.to_string(),
-            ),
+            ("a key size of", numbers(info.key_size()), self.key.to_string()),
             (
                 "a value size of",
                 numbers(info.value_size()),

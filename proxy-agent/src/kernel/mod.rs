@@ -22,6 +22,7 @@ mod events;
 mod flows;
 mod inspect;
 mod interfaces;
+mod links;
 mod load;
 mod maps;
 mod network;

@@ -16,6 +16,7 @@ use super::classify::{Class, Facts, Rules, classify};
 
 /// An interface as netlink shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as the kernel tells them")]
 struct Link {
     name: String,
     kind: String,
@@ -62,12 +63,12 @@ impl Network {
         match message {
             RouteNetlinkMessage::NewLink(link) => self.put_link(link),
             RouteNetlinkMessage::DelLink(link) => self.delete_link(link),
-            RouteNetlinkMessage::NewAddress(address) => effect(
-                global_address(address).is_some_and(|address| self.addresses.insert(address)),
-            ),
-            RouteNetlinkMessage::DelAddress(address) => effect(
-                global_address(address).is_some_and(|address| self.addresses.remove(&address)),
-            ),
+            RouteNetlinkMessage::NewAddress(address) => {
+                effect(global_address(address).is_some_and(|address| self.addresses.insert(address)))
+            }
+            RouteNetlinkMessage::DelAddress(address) => {
+                effect(global_address(address).is_some_and(|address| self.addresses.remove(&address)))
+            }
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
                 if is_default(route) =>
             {
@@ -129,11 +130,7 @@ impl Network {
     }
 
     /// The class of every interface, with its name.
-    pub(super) fn classes(
-        &self,
-        rules: &Rules,
-        node: &BTreeSet<IpAddr>,
-    ) -> BTreeMap<u32, (String, Class)> {
+    pub(super) fn classes(&self, rules: &Rules, node: &BTreeSet<IpAddr>) -> BTreeMap<u32, (String, Class)> {
         self.links
             .iter()
             .map(|(index, link)| {
@@ -170,7 +167,7 @@ impl Network {
             .map_or("", |controller| controller.kind.as_str())
     }
 
-    /// The node's own address of each family: one of the Node's InternalIPs, or else one of an interface with a default
+    /// The node's own address of each family: an `InternalIP` of the Node, or else one of an interface with a default
     /// route.
     pub(super) fn sources(&self, node: &BTreeSet<IpAddr>) -> Sources {
         let best = |v4: bool| {
@@ -181,9 +178,7 @@ impl Network {
             };
             let known = family().find(|(_, address)| node.contains(address));
             let leads_out = || family().find(|(index, _)| self.default_routes.contains(index));
-            known
-                .or_else(leads_out)
-                .map(|(_, address)| Ip::from(*address))
+            known.or_else(leads_out).map(|(_, address)| Ip::from(*address))
         };
         Sources {
             v4: best(true),
@@ -206,11 +201,7 @@ impl Network {
 }
 
 const fn effect(changed: bool) -> Effect {
-    if changed {
-        Effect::Changed
-    } else {
-        Effect::None
-    }
+    if changed { Effect::Changed } else { Effect::None }
 }
 
 fn link(message: &LinkMessage) -> Link {
@@ -251,27 +242,18 @@ fn kind(info: &LinkInfo) -> Option<String> {
 
 /// Address and interface, if it is an address that others can use: not loopback, not link-local, not of host scope.
 fn global_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
-    let local = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
     // With a peer, "address" is the peer's; without one, and for IPv6, it is all there is.
     let address = local.or_else(|| {
-        message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            })
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
     })?;
-    let scope_is_wide = matches!(
-        message.header.scope,
-        AddressScope::Universe | AddressScope::Site
-    );
+    let scope_is_wide = matches!(message.header.scope, AddressScope::Universe | AddressScope::Site);
     (scope_is_wide && is_global(address)).then_some((message.header.index, address))
 }
 

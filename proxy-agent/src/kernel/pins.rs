@@ -16,9 +16,7 @@ pub struct Pins {
 impl Pins {
     /// Pins below this BPF file system.
     pub fn new(bpffs: impl Into<PathBuf>) -> Self {
-        Self {
-            bpffs: bpffs.into(),
-        }
+        Self { bpffs: bpffs.into() }
     }
 
     /// The BPF file system.

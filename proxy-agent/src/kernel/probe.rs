@@ -10,6 +10,7 @@ use super::sys::{self, Instruction, ProgramKind, TcxHook};
 
 /// What this kernel can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is there or not, whatever the others are")]
 pub struct Features {
     /// `BPF_FIB_LOOKUP_SRC`: the route look-up names the source address (Linux 6.7).
     pub fib_source: bool,
@@ -53,9 +54,7 @@ fn knows_flag(program: &[Instruction]) -> io::Result<bool> {
 
 /// `bpf_fib_lookup(ctx, zeroes, 64, BPF_FIB_LOOKUP_SRC)`: address family 0 does not exist.
 fn fib_lookup() -> Vec<Instruction> {
-    let mut program: Vec<_> = (1..=8)
-        .map(|word| Instruction::store_zero(-8 * word))
-        .collect();
+    let mut program: Vec<_> = (1..=8).map(|word| Instruction::store_zero(-8 * word)).collect();
     program.extend([
         Instruction::copy(2, 10),
         Instruction::add(2, -64),

@@ -31,10 +31,7 @@ impl Maps {
         })
     }
 
-    fn referenced(
-        &self,
-        services: &[(ServiceKey, Service)],
-    ) -> Result<Vec<(u32, Backend)>, MapError> {
+    fn referenced(&self, services: &[(ServiceKey, Service)]) -> Result<Vec<(u32, Backend)>, MapError> {
         let ranges: BTreeSet<BackendRange> = services
             .iter()
             .flat_map(|(_, service)| [service.cluster, service.local])

@@ -68,12 +68,7 @@ fn map_error(
     syscall_error(map, verb, row, source)
 }
 
-fn syscall_error(
-    map: &'static str,
-    verb: &'static str,
-    row: String,
-    source: io::Error,
-) -> MapError {
+fn syscall_error(map: &'static str, verb: &'static str, row: String, source: io::Error) -> MapError {
     match source.raw_os_error() {
         Some(libc::E2BIG) => MapError::Full { map, row },
         Some(libc::ENOENT) => MapError::Missing { map, row },
@@ -129,14 +124,8 @@ impl<K: Pod + Debug, V: Pod> Rows<K, V> {
 
     /// Deletes rows; returns how many there were.
     pub(super) fn delete_all(&mut self, keys: &[K]) -> Result<usize, MapError> {
-        sys::delete_batch(self.fd(), keys).map_err(|source| {
-            syscall_error(
-                self.name,
-                "delete",
-                format!("(one of {})", keys.len()),
-                source,
-            )
-        })
+        sys::delete_batch(self.fd(), keys)
+            .map_err(|source| syscall_error(self.name, "delete", format!("(one of {})", keys.len()), source))
     }
 
     /// The next chunk of a walk; empty at the end.
@@ -193,16 +182,14 @@ impl<V: Pod> Slots<V> {
         };
         let mut rows: Vec<(u32, V)> = Vec::new();
         while rows.len() < wanted {
-            let chunk = batches
-                .next(self.map.map().fd().as_fd())
-                .map_err(|source| {
-                    syscall_error(
-                        self.name,
-                        "read",
-                        format!("{first}, and {count} from there"),
-                        source,
-                    )
-                })?;
+            let chunk = batches.next(self.map.map().fd().as_fd()).map_err(|source| {
+                syscall_error(
+                    self.name,
+                    "read",
+                    format!("{first}, and {count} from there"),
+                    source,
+                )
+            })?;
             if chunk.is_empty() {
                 break;
             }
