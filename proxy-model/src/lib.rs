@@ -1,13 +1,64 @@
-//! What the node should do: Kubernetes objects in, ordered steps out. Pure: no IO, no clock, no randomness.
+//! What the node should do: Kubernetes objects in, ordered steps out.
+//!
+//! Pure: no IO, no clock (`now` is an argument), no randomness but a seed. So everything about a Service's life can be
+//! tested on any machine, and a plan is a value that can be looked at.
+//!
+//! # A Service's life
+//!
+//! ```text
+//!  manifest or watch event
+//!      │  api.rs        the JSON shapes, lenient
+//!      ▼
+//!  Object                object.rs   by kind and name
+//!      │  service.rs slice.rs node.rs      in our words; a mistake costs a port or an endpoint (address.rs, age.rs)
+//!      ▼
+//!  Objects               objects.rs  all of them, who is touched by a change, who wins a frontend (claims.rs)
+//!      │  traffic.rs     which endpoints may be used: readiness, hints, policies
+//!      ▼
+//!  Desired               desired.rs  frontends and backends, no ids yet
+//!      │  ports.rs       ids (ids.rs), slots (slabs.rs), names (names.rs)
+//!      ▼
+//!  Steps                 reconcile.rs one Service against the mirror (layout.rs its slab); addresses.rs what follows for addresses
+//!      │  plan.rs        the order: backends first, then the service row, then the address
+//!      ▼
+//!  the agent ──applied──▶ Mirror     mirror.rs   what the kernel holds
+//!      └──────failed────▶ Retries    retry.rs    when to try again, and what to tell people
+//! ```
+//!
+//! `model.rs` is the whole as a state machine (`change.rs` is what goes in); `adopt.rs` is how it starts over the rows of a former agent.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod address;
+pub mod addresses;
+pub mod adopt;
+pub mod age;
 pub mod api;
+pub mod change;
+pub mod claims;
+pub mod desired;
+pub mod ids;
+pub mod layout;
+pub mod mirror;
 pub mod model;
+pub mod names;
+pub mod node;
 pub mod object;
+pub mod objects;
 pub mod plan;
+mod planning;
+pub mod ports;
+pub mod reconcile;
+pub mod retry;
+pub mod service;
+pub mod slabs;
+pub mod slice;
+pub mod traffic;
 
-pub use model::{Adopted, Change, Limits, LocalAddress, Model, NO_NODE_PORTS, Options, Summary};
+pub use address::{Family, parse as parse_address};
+pub use change::{Adopted, Change, Limits, LocalAddress, NO_NODE_PORTS, Options, Summary};
+pub use ids::GRACE;
+pub use model::Model;
 pub use object::{DecodeError, Kind, Object, ObjectName, Problem};
 pub use plan::Step;

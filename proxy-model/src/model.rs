@@ -1,155 +1,101 @@
-//! The state machine of the node.
+//! The state machine of the node: news in, steps out, results back.
+//!
+//! ```text
+//!  observe ──▶ objects ──▶ dirty Services and addresses
+//!                               │
+//!  plan ◀── steps ◀── reconcile each ◀── desired(objects) , mirror(kernel)
+//!    │                                        ▲
+//!    └──▶ the agent ──▶ applied ──────────────┘     failed ──▶ retries
+//! ```
+//!
+//! A Service stays dirty until a look at it gives no more steps: what is believed about the kernel is only ever what
+//! was reported back, so a plan that was carried out in part is simply followed by another one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName, limits};
+use proxy_common::Scope;
 
-use crate::object::{Kind, Object, ObjectName, Problem};
+use crate::addresses::{self, Addresses, Planned};
+use crate::adopt::{self, Distrusted};
+use crate::change::{Adopted, Change, Options, Summary};
+use crate::mirror::Mirror;
+use crate::object::{Kind, ObjectName, Problem};
+use crate::objects::{Dirty, Objects};
 use crate::plan::Step;
-
-/// News from a source.
-#[expect(clippy::large_enum_variant, reason = "a change is moved once, from the source to the model")]
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// An object is new or different.
-    Put(Object),
-    /// An object is gone.
-    Delete(Kind, ObjectName),
-    /// The complete list of a kind: what is not in it is gone. Marks the kind as synced.
-    Replace(Kind, Vec<Object>),
-    /// The complete list of the addresses of the node's interfaces, without loopback and link-local ones.
-    LocalAddresses(Vec<LocalAddress>),
-    /// Frontend addresses that live flows use; a retired address that is not among them is deleted.
-    FrontendsInUse(BTreeSet<Ip>),
-}
-
-/// An address of one of the node's interfaces.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LocalAddress {
-    /// The address.
-    pub ip: Ip,
-    /// Index of the interface.
-    pub interface: u32,
-}
-
-/// What the model must know of its node.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Name of the Node object; endpoints on it are local.
-    pub node_name: String,
-    /// Random number: where cursors start, so that nodes do not herd.
-    pub seed: u64,
-    /// Sizes of the maps.
-    pub limits: Limits,
-}
-
-impl Options {
-    /// With the real map sizes.
-    pub fn new(node_name: impl Into<String>, seed: u64) -> Self {
-        Self {
-            node_name: node_name.into(),
-            seed,
-            limits: Limits::default(),
-        }
-    }
-}
-
-/// Sizes of the maps, in rows. Tests make them small.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// `ADDRESSES`.
-    pub addresses: usize,
-    /// `SERVICES`.
-    pub services: usize,
-    /// `BACKENDS`.
-    pub backends: usize,
-    /// `BACKEND_STATE`.
-    pub backend_states: usize,
-    /// Service ids.
-    pub service_ids: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            addresses: limits::ADDRESSES,
-            services: limits::SERVICES,
-            backends: limits::BACKENDS,
-            backend_states: limits::BACKEND_STATE,
-            service_ids: limits::SERVICE_IDS,
-        }
-    }
-}
-
-/// The rows that a former agent left in the pinned maps; all empty on a fresh node.
-///
-/// Array rows that were never written (all zero) may be left out.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Adopted {
-    /// `SERVICES`.
-    pub services: Vec<(ServiceKey, Service)>,
-    /// `BACKENDS`.
-    pub backends: Vec<(u32, Backend)>,
-    /// `BACKEND_STATE`, the retired ones too: their generation must go on.
-    pub states: Vec<(u32, BackendState)>,
-    /// `SERVICE_NAMES`.
-    pub names: Vec<(u32, ServiceName)>,
-    /// `ADDRESSES`.
-    pub addresses: Vec<(Ip, Address)>,
-    /// First and last node port in `CONFIG`.
-    pub node_ports: (u16, u16),
-}
-
-impl Default for Adopted {
-    fn default() -> Self {
-        Self {
-            services: Vec::new(),
-            backends: Vec::new(),
-            states: Vec::new(),
-            names: Vec::new(),
-            addresses: Vec::new(),
-            node_ports: NO_NODE_PORTS,
-        }
-    }
-}
-
-/// The node port range of a node without node ports: nothing is between 1 and 0.
-pub const NO_NODE_PORTS: (u16, u16) = (1, 0);
-
-/// What the model has brought about, for status lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Summary {
-    /// Whether complete lists of all kinds have been seen.
-    pub synced: bool,
-    /// Services with at least one frontend in the kernel.
-    pub services: usize,
-    /// Frontends in the kernel.
-    pub frontends: usize,
-    /// Backends in service in the kernel, one for each (service port, endpoint).
-    pub backends: usize,
-    /// Services whose rows are not yet what the objects say.
-    pub pending: usize,
-    /// Problems.
-    pub problems: usize,
-}
+use crate::ports::Ports;
+use crate::retry::{Retries, Task};
 
 /// Everything a node knows: objects in, steps out.
 #[derive(Debug)]
 pub struct Model {
-    options: Options,
+    pub(crate) options: Options,
+    pub(crate) objects: Objects,
+    pub(crate) mirror: Mirror,
+    pub(crate) ports: Ports,
+    pub(crate) addresses: Addresses,
+    pub(crate) distrusted: Distrusted,
+    pub(crate) dirty: Dirty,
+    pub(crate) retries: Retries,
+    /// What Services asked for and did not get, as of the last look at each.
+    pub(crate) refused: HashMap<ObjectName, Vec<String>>,
+    /// Time of the last plan.
+    pub(crate) now: Duration,
 }
 
 impl Model {
     /// A model over the rows that a former agent left. They are verified, not trusted.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the rows are many, and nobody needs them afterwards"
+    )]
     pub fn new(options: Options, adopted: Adopted) -> Self {
-        drop(adopted);
-        Self { options }
+        let mirror = Mirror::new(&adopted);
+        let mut ports = Ports::new(&options.limits);
+        let distrusted = adopt::adopt(&adopted, &mirror, &options.limits, &mut ports);
+        let dirty = Dirty {
+            services: ports.services().cloned().collect(),
+            addresses: mirror.addresses().keys().copied().collect(),
+        };
+        Self {
+            objects: Objects::new(options.node_name.clone()),
+            options,
+            mirror,
+            ports,
+            addresses: Addresses::default(),
+            distrusted,
+            dirty,
+            retries: Retries::default(),
+            refused: HashMap::new(),
+            now: Duration::ZERO,
+        }
     }
 
     /// Takes in news; work is proportional to what changed.
     pub fn observe(&mut self, change: Change) {
-        let _ = (change, &self.options);
+        let mut touched = Dirty::default();
+        match change {
+            Change::Put(object) => self.objects.put(&object, &mut touched),
+            Change::Delete(kind, name) => self.objects.delete(kind, &name, &mut touched),
+            Change::Replace(kind, list) => self.objects.replace(kind, &list, &mut touched),
+            Change::LocalAddresses(list) => {
+                self.objects.set_local(
+                    list.into_iter().map(|address| address.ip).collect(),
+                    &mut touched,
+                );
+            }
+            Change::FrontendsInUse(used) => touched
+                .addresses
+                .extend(self.addresses.note_unused(&used, &self.mirror)),
+        }
+        for name in touched.services {
+            self.retries.hurry(&Task::Service(name.clone()));
+            self.dirty.services.insert(name);
+        }
+        for address in touched.addresses {
+            self.retries.hurry(&Task::Address(address));
+            self.dirty.addresses.insert(address);
+        }
     }
 
     /// What to do next, in order; empty when nothing is to be done, and until Services, EndpointSlices and Nodes are synced.
@@ -159,32 +105,193 @@ impl Model {
     /// Then plan again until a plan is empty: what a change leaves behind is cleaned up by a later plan.
     /// `now` is monotonic.
     pub fn plan(&mut self, now: Duration) -> Vec<Step> {
-        let _ = now;
-        Vec::new()
+        self.now = self.now.max(now);
+        if !self.objects.synced() {
+            return Vec::new();
+        }
+        self.ports.expire(self.now);
+        if self.has_distrusted_rows() {
+            return self.plan_clean_up();
+        }
+        let (mut steps, forget) = self.plan_services();
+        let planned = Planned::of(&steps);
+        steps.extend(self.plan_addresses(&planned));
+        steps.extend(forget);
+        steps.extend(self.plan_node_ports(&planned));
+        steps.extend(self.plan_orphans());
+        steps
     }
 
     /// The kernel has done this step; only now does the model believe it.
     pub fn applied(&mut self, step: &Step) {
-        let _ = step;
+        let task = self.task(step);
+        if let Step::PutService { key, .. } | Step::DeleteService { key } = step {
+            // Whoever had the frontend before can let go of what it held for it.
+            let before = self
+                .mirror
+                .service(key)
+                .and_then(|row| self.ports.owner(row.id));
+            self.dirty
+                .services
+                .extend(before.map(|port| port.service.clone()));
+            self.distrusted.rows.remove(key);
+            if key.scope == Scope::Address.code() {
+                self.dirty.addresses.insert(key.address);
+            }
+        }
+        match step {
+            Step::DeleteName { id } | Step::PutName { id, .. } => {
+                self.distrusted.names.remove(id);
+            }
+            Step::PutCursor { index, .. } => self.cursor_started(*index),
+            _ => {}
+        }
+        self.mirror.apply(step);
+        match task {
+            Task::Service(name) => {
+                self.dirty.services.insert(name);
+            }
+            other => self.retries.succeeded(&other),
+        }
     }
 
     /// The kernel refused this step: the Service keeps its old rows, has a problem, and is tried again later.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the caller has no use for the reason afterwards"
+    )]
     pub fn failed(&mut self, step: &Step, reason: String) {
-        let _ = (step, reason);
+        let task = self.task(step);
+        match &task {
+            Task::Service(name) => {
+                self.dirty.services.insert(name.clone());
+            }
+            Task::Address(address) => {
+                self.dirty.addresses.insert(*address);
+            }
+            Task::NodePorts | Task::CleanUp => {}
+        }
+        let reason = format!("{reason}: the old rows stay, and it is tried again");
+        self.retries.failed(task, reason, self.now);
+    }
+
+    fn cursor_started(&mut self, index: u32) {
+        let Some(port) = self.ports.owner(index / 2).cloned() else {
+            return;
+        };
+        if let Some(state) = self.ports.state_mut(&port) {
+            let [cluster, local] = &mut state.unstarted;
+            *(if index.is_multiple_of(2) {
+                cluster
+            } else {
+                local
+            }) = false;
+        }
+    }
+
+    /// What a step is a part of.
+    fn task(&self, step: &Step) -> Task {
+        let owner = match step {
+            Step::PutAddress { address, .. } | Step::DeleteAddress { address } => {
+                return Task::Address(*address);
+            }
+            Step::PutNodePorts { .. } => return Task::NodePorts,
+            Step::PutBackendState { id, .. } | Step::RetireBackend { id } => {
+                self.ports.backend_owner(*id)
+            }
+            Step::PutBackend { slot, .. } => self.ports.slot_owner(*slot),
+            Step::PutName { id, .. } | Step::DeleteName { id } => self.ports.owner(*id),
+            Step::PutCursor { index, .. } => self.ports.owner(index / 2),
+            Step::PutService { service, .. } => self.ports.owner(service.id),
+            Step::DeleteService { key } if self.distrusted.rows.contains(key) => None,
+            Step::DeleteService { key } => self
+                .mirror
+                .service(key)
+                .and_then(|row| self.ports.owner(row.id)),
+        };
+        owner.map_or(Task::CleanUp, |port| Task::Service(port.service.clone()))
     }
 
     /// Everything an operator should know, sorted by object.
     pub fn problems(&self) -> Vec<Problem> {
-        Vec::new()
+        let mut problems = self.objects.problems();
+        for (name, refused) in &self.refused {
+            problems.extend(
+                refused
+                    .iter()
+                    .map(|what| Problem::new(Kind::Service, name, what)),
+            );
+        }
+        for (task, retry) in self.retries.iter() {
+            problems.push(self.retry_problem(task, &retry.reason));
+        }
+        problems.sort();
+        problems.dedup();
+        problems
+    }
+
+    fn retry_problem(&self, task: &Task, reason: &str) -> Problem {
+        let node = ObjectName::new("", self.options.node_name.clone());
+        match task {
+            Task::Service(name) => Problem::new(Kind::Service, name, reason),
+            Task::Address(address) => match self.objects.claims().at(*address).next() {
+                Some(service) => Problem::new(
+                    Kind::Service,
+                    service,
+                    format!("address {address}: {reason}"),
+                ),
+                None => Problem::new(Kind::Node, &node, format!("address {address}: {reason}")),
+            },
+            Task::NodePorts => {
+                Problem::new(Kind::Node, &node, format!("node port range: {reason}"))
+            }
+            Task::CleanUp => Problem::new(
+                Kind::Node,
+                &node,
+                format!("rows of a former agent: {reason}"),
+            ),
+        }
     }
 
     /// When to plan again although nothing happened; a time that has passed means at once.
     pub fn next_wakeup(&self) -> Option<Duration> {
-        None
+        if !self.objects.synced() {
+            return None;
+        }
+        let services = self
+            .dirty
+            .services
+            .iter()
+            .map(|name| self.retries.due(&Task::Service(name.clone())));
+        let addresses = self
+            .dirty
+            .addresses
+            .iter()
+            .map(|address| self.retries.due(&Task::Address(*address)));
+        let node_ports =
+            addresses::node_ports(&self.mirror, &Planned::default()) != self.mirror.node_ports();
+        let node_ports = node_ports.then(|| self.retries.due(&Task::NodePorts));
+        let clean_up = self.has_distrusted_rows() || !self.distrusted.backends.is_empty();
+        let clean_up = clean_up.then(|| self.retries.due(&Task::CleanUp));
+        let tasks = services.chain(addresses).chain(node_ports).chain(clean_up);
+        tasks.chain(self.ports.next_expiry()).min()
     }
 
     /// Counts for status lines.
     pub fn describe(&self) -> Summary {
-        Summary::default()
+        let owners = self
+            .mirror
+            .services()
+            .values()
+            .filter_map(|row| self.ports.owner(row.id));
+        let services: BTreeSet<&ObjectName> = owners.map(|port| &port.service).collect();
+        Summary {
+            synced: self.objects.synced(),
+            services: services.len(),
+            frontends: self.mirror.services().len(),
+            backends: self.mirror.serving(),
+            pending: self.dirty.services.len(),
+            problems: self.problems().len(),
+        }
     }
 }

@@ -169,7 +169,7 @@ pub enum DecodeError {
         kind: Kind,
     },
     /// A field has another type than the API says.
-    #[error("{kind} {name}: {source}; correct that field")]
+    #[error("{kind} {name} is left out: a field has another type than the API says; correct it")]
     Shape {
         /// Its kind.
         kind: Kind,

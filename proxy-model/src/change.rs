@@ -1,0 +1,136 @@
+//! What goes into the model: news, options, and the rows that a former agent left; and the counts that come out.
+
+use std::collections::BTreeSet;
+
+use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName, limits};
+
+use crate::object::{Kind, Object, ObjectName};
+
+/// News from a source.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a change is moved once, from the source to the model"
+)]
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An object is new or different.
+    Put(Object),
+    /// An object is gone.
+    Delete(Kind, ObjectName),
+    /// The complete list of a kind: what is not in it is gone. Marks the kind as synced.
+    Replace(Kind, Vec<Object>),
+    /// The complete list of the addresses of the node's interfaces, without loopback and link-local ones.
+    LocalAddresses(Vec<LocalAddress>),
+    /// Frontend addresses that live flows use; a retired address that is not among them is deleted.
+    FrontendsInUse(BTreeSet<Ip>),
+}
+
+/// An address of one of the node's interfaces.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LocalAddress {
+    /// The address.
+    pub ip: Ip,
+    /// Index of the interface.
+    pub interface: u32,
+}
+
+/// What the model must know of its node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the Node object; endpoints on it are local.
+    pub node_name: String,
+    /// Random number: where cursors start, so that nodes do not herd.
+    pub seed: u64,
+    /// Sizes of the maps.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// With the real map sizes.
+    pub fn new(node_name: impl Into<String>, seed: u64) -> Self {
+        Self {
+            node_name: node_name.into(),
+            seed,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Sizes of the maps, in rows. Tests make them small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// `ADDRESSES`.
+    pub addresses: usize,
+    /// `SERVICES`.
+    pub services: usize,
+    /// `BACKENDS`.
+    pub backends: usize,
+    /// `BACKEND_STATE`.
+    pub backend_states: usize,
+    /// Service ids.
+    pub service_ids: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            addresses: limits::ADDRESSES,
+            services: limits::SERVICES,
+            backends: limits::BACKENDS,
+            backend_states: limits::BACKEND_STATE,
+            service_ids: limits::SERVICE_IDS,
+        }
+    }
+}
+
+/// The rows that a former agent left in the pinned maps; all empty on a fresh node.
+///
+/// Array rows that were never written (all zero) may be left out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Adopted {
+    /// `SERVICES`.
+    pub services: Vec<(ServiceKey, Service)>,
+    /// `BACKENDS`.
+    pub backends: Vec<(u32, Backend)>,
+    /// `BACKEND_STATE`, the retired ones too: their generation must go on.
+    pub states: Vec<(u32, BackendState)>,
+    /// `SERVICE_NAMES`.
+    pub names: Vec<(u32, ServiceName)>,
+    /// `ADDRESSES`.
+    pub addresses: Vec<(Ip, Address)>,
+    /// First and last node port in `CONFIG`.
+    pub node_ports: (u16, u16),
+}
+
+impl Default for Adopted {
+    fn default() -> Self {
+        Self {
+            services: Vec::new(),
+            backends: Vec::new(),
+            states: Vec::new(),
+            names: Vec::new(),
+            addresses: Vec::new(),
+            node_ports: NO_NODE_PORTS,
+        }
+    }
+}
+
+/// The node port range of a node without node ports: nothing is between 1 and 0.
+pub const NO_NODE_PORTS: (u16, u16) = (1, 0);
+
+/// What the model has brought about, for status lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Whether complete lists of all kinds have been seen.
+    pub synced: bool,
+    /// Services with at least one frontend in the kernel.
+    pub services: usize,
+    /// Frontends in the kernel.
+    pub frontends: usize,
+    /// Backends in service in the kernel, one for each (service port, endpoint).
+    pub backends: usize,
+    /// Services whose rows are not yet what the objects say.
+    pub pending: usize,
+    /// Problems.
+    pub problems: usize,
+}

@@ -1,0 +1,123 @@
+//! Who gets a frontend that several Services ask for.
+//!
+//! The API server prevents it; a restored etcd and a folder of manifests do not. The oldest Service wins, then the
+//! first by namespace and name; when it goes, the next one takes over.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+use proxy_common::{Ip, ServiceKey};
+
+use crate::age::Created;
+use crate::object::ObjectName;
+
+/// A wish for a frontend. The order is who wins.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Claim {
+    created: Created,
+    service: ObjectName,
+    port: usize,
+}
+
+/// All wishes.
+#[derive(Debug, Default)]
+pub struct Claims {
+    by_key: BTreeMap<ServiceKey, BTreeSet<Claim>>,
+    by_service: HashMap<ObjectName, BTreeSet<ServiceKey>>,
+}
+
+impl Claims {
+    /// Replaces the wishes of a Service: frontend and position of its port. Returns everybody who may be affected.
+    pub fn set(
+        &mut self,
+        service: &ObjectName,
+        created: Created,
+        wishes: &[(ServiceKey, usize)],
+    ) -> BTreeSet<ObjectName> {
+        let mut affected = BTreeSet::new();
+        for key in self.by_service.remove(service).unwrap_or_default() {
+            if let Some(claims) = self.by_key.get_mut(&key) {
+                claims.retain(|claim| claim.service != *service);
+                affected.extend(claims.iter().map(|claim| claim.service.clone()));
+                if claims.is_empty() {
+                    self.by_key.remove(&key);
+                }
+            }
+        }
+        for (key, port) in wishes {
+            let claims = self.by_key.entry(*key).or_default();
+            affected.extend(claims.iter().map(|claim| claim.service.clone()));
+            claims.insert(Claim {
+                created,
+                service: service.clone(),
+                port: *port,
+            });
+        }
+        if !wishes.is_empty() {
+            self.by_service.insert(
+                service.clone(),
+                wishes.iter().map(|(key, _)| *key).collect(),
+            );
+        }
+        affected
+    }
+
+    /// Who gets the frontend: the Service and the position of its port.
+    pub fn winner(&self, key: &ServiceKey) -> Option<(&ObjectName, usize)> {
+        self.by_key
+            .get(key)?
+            .first()
+            .map(|claim| (&claim.service, claim.port))
+    }
+
+    /// Everybody with a wish at this address.
+    pub fn at(&self, address: Ip) -> impl Iterator<Item = &ObjectName> {
+        let first = ServiceKey {
+            address,
+            ..ServiceKey::default()
+        };
+        let last = ServiceKey {
+            address,
+            port: u16::MAX,
+            protocol: u8::MAX,
+            scope: u8::MAX,
+        };
+        let range = self
+            .by_key
+            .range((Bound::Included(first), Bound::Included(last)));
+        range
+            .flat_map(|(_, claims)| claims)
+            .map(|claim| &claim.service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_wins_and_hands_over() {
+        let key = ServiceKey {
+            port: 80,
+            ..ServiceKey::default()
+        };
+        let name = |name: &str| ObjectName::new("default", name);
+        let old = Created::read(Some("2024-01-01T00:00:00Z"));
+        let new = Created::read(Some("2025-01-01T00:00:00Z"));
+        let mut claims = Claims::default();
+        assert!(claims.set(&name("b"), new, &[(key, 0)]).is_empty());
+        assert_eq!(claims.winner(&key), Some((&name("b"), 0)));
+        assert_eq!(claims.set(&name("c"), old, &[(key, 3)]), [name("b")].into());
+        assert_eq!(claims.winner(&key), Some((&name("c"), 3)));
+        claims.set(&name("a"), new, &[(key, 0)]);
+        assert_eq!(claims.winner(&key), Some((&name("c"), 3)));
+        assert_eq!(
+            claims.set(&name("c"), old, &[]),
+            [name("a"), name("b")].into()
+        );
+        assert_eq!(claims.winner(&key), Some((&name("a"), 0)));
+        claims.set(&name("a"), new, &[]);
+        claims.set(&name("b"), new, &[]);
+        assert_eq!(claims.winner(&key), None);
+    }
+}

@@ -1,0 +1,350 @@
+//! What the sources have said so far, and who is touched when they say something new.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use proxy_common::{Ip, Protocol, Scope, ServiceKey};
+
+use crate::address::{self, Family};
+use crate::age::Created;
+use crate::api::{ApiEndpointSlice, ApiService};
+use crate::claims::Claims;
+use crate::node::Node;
+use crate::object::{Kind, Object, ObjectName, Problem};
+use crate::service::Service;
+use crate::slice::Slice;
+
+/// What has to be looked at again.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    /// Services whose rows may have to change.
+    pub services: BTreeSet<ObjectName>,
+    /// Addresses whose row may have to change.
+    pub addresses: BTreeSet<Ip>,
+}
+
+/// The objects, in our words.
+#[derive(Debug)]
+pub struct Objects {
+    node_name: String,
+    services: HashMap<ObjectName, Service>,
+    /// Slices by the Service that they name, there or not; then by their own name.
+    slices: HashMap<ObjectName, BTreeMap<String, Slice>>,
+    /// The Service that each slice names.
+    owners: HashMap<ObjectName, ObjectName>,
+    /// What is wrong with slices that are not read at all.
+    unread: BTreeMap<ObjectName, String>,
+    node: Option<Node>,
+    local: Option<BTreeSet<Ip>>,
+    claims: Claims,
+    synced: BTreeSet<Kind>,
+    names: HashMap<Kind, HashSet<ObjectName>>,
+}
+
+impl Objects {
+    /// Nothing said yet.
+    pub fn new(node_name: String) -> Self {
+        Self {
+            node_name,
+            services: HashMap::new(),
+            slices: HashMap::new(),
+            owners: HashMap::new(),
+            unread: BTreeMap::new(),
+            node: None,
+            local: None,
+            claims: Claims::default(),
+            synced: BTreeSet::new(),
+            names: HashMap::new(),
+        }
+    }
+
+    /// A Service by name.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// The slices of a Service, in the order of their names.
+    pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> {
+        self.slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// Who gets which frontend.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The zone of this node.
+    pub fn zone(&self) -> Option<&str> {
+        self.node.as_ref()?.zone.as_deref()
+    }
+
+    /// The addresses of this node's interfaces; `None` before they were told.
+    pub fn local(&self) -> Option<&BTreeSet<Ip>> {
+        self.local.as_ref()
+    }
+
+    /// Whether an address is one of this node's interfaces'.
+    pub fn is_local(&self, address: Ip) -> bool {
+        self.local
+            .as_ref()
+            .is_some_and(|local| local.contains(&address))
+    }
+
+    /// Whether node ports are served on a local address: the Node's `InternalIP`s, or all if the Node names none.
+    pub fn serves_node_ports(&self, address: Ip) -> bool {
+        self.node
+            .as_ref()
+            .is_none_or(|node| node.addresses.is_empty() || node.addresses.contains(&address))
+    }
+
+    /// Whether complete lists of all kinds have been seen.
+    pub fn synced(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.synced.contains(kind))
+    }
+
+    /// An object is new or different.
+    pub fn put(&mut self, object: &Object, dirty: &mut Dirty) {
+        let name = object.name();
+        self.names
+            .entry(object.kind())
+            .or_default()
+            .insert(name.clone());
+        match object {
+            Object::Service(service) => self.put_service(name, service, dirty),
+            Object::EndpointSlice(slice) => self.put_slice(name, slice, dirty),
+            Object::Node(node) if name.name == self.node_name => {
+                self.put_node(Some(Node::read(node)), dirty);
+            }
+            Object::Node(_) => {}
+        }
+    }
+
+    /// An object is gone.
+    pub fn delete(&mut self, kind: Kind, name: &ObjectName, dirty: &mut Dirty) {
+        if let Some(names) = self.names.get_mut(&kind) {
+            names.remove(name);
+        }
+        match kind {
+            Kind::Service => self.forget_service(name, dirty),
+            Kind::EndpointSlice => self.forget_slice(name, dirty),
+            Kind::Node if name.name == self.node_name => self.put_node(None, dirty),
+            Kind::Node => {}
+        }
+    }
+
+    /// The complete list of a kind.
+    pub fn replace(&mut self, kind: Kind, list: &[Object], dirty: &mut Dirty) {
+        let listed: HashSet<ObjectName> = list
+            .iter()
+            .filter(|object| object.kind() == kind)
+            .map(Object::name)
+            .collect();
+        let known = self.names.get(&kind).cloned().unwrap_or_default();
+        for gone in known.difference(&listed) {
+            self.delete(kind, gone, dirty);
+        }
+        for object in list.iter().filter(|object| object.kind() == kind) {
+            self.put(object, dirty);
+        }
+        self.synced.insert(kind);
+    }
+
+    /// The complete list of the addresses of this node's interfaces.
+    pub fn set_local(&mut self, addresses: BTreeSet<Ip>, dirty: &mut Dirty) {
+        let addresses: BTreeSet<Ip> = addresses
+            .into_iter()
+            .filter(|ip| address::refusal(*ip).is_none())
+            .collect();
+        let before = self.local.replace(addresses.clone()).unwrap_or_default();
+        for address in before.symmetric_difference(&addresses) {
+            dirty.addresses.insert(*address);
+            dirty.services.extend(self.claims.at(*address).cloned());
+        }
+    }
+
+    fn put_service(&mut self, name: ObjectName, object: &ApiService, dirty: &mut Dirty) {
+        let Some(service) = Service::read(object) else {
+            return self.forget_service(&name, dirty);
+        };
+        if self.services.get(&name) == Some(&service) {
+            return;
+        }
+        dirty
+            .services
+            .extend(self.claims.set(&name, service.created, &wishes(&service)));
+        self.services.insert(name.clone(), service);
+        dirty.services.insert(name);
+    }
+
+    fn forget_service(&mut self, name: &ObjectName, dirty: &mut Dirty) {
+        if self.services.remove(name).is_some() {
+            dirty
+                .services
+                .extend(self.claims.set(name, Created::UNKNOWN, &[]));
+            dirty.services.insert(name.clone());
+        }
+    }
+
+    fn put_slice(&mut self, name: ObjectName, object: &ApiEndpointSlice, dirty: &mut Dirty) {
+        match Slice::complaint(object) {
+            Some(complaint) => self.unread.insert(name.clone(), complaint),
+            None => self.unread.remove(&name),
+        };
+        let Some(slice) = Slice::read(object, &self.node_name) else {
+            return self.drop_slice(&name, dirty);
+        };
+        let owner = ObjectName::new(name.namespace.clone(), slice.service.clone());
+        if self
+            .owners
+            .get(&name)
+            .is_some_and(|before| *before != owner)
+        {
+            self.drop_slice(&name, dirty);
+        }
+        let siblings = self.slices.entry(owner.clone()).or_default();
+        if siblings.get(&name.name) != Some(&slice) {
+            siblings.insert(name.name.clone(), slice);
+            self.owners.insert(name, owner.clone());
+            dirty.services.insert(owner);
+        }
+    }
+
+    fn forget_slice(&mut self, name: &ObjectName, dirty: &mut Dirty) {
+        self.unread.remove(name);
+        self.drop_slice(name, dirty);
+    }
+
+    fn drop_slice(&mut self, name: &ObjectName, dirty: &mut Dirty) {
+        let Some(owner) = self.owners.remove(name) else {
+            return;
+        };
+        if let Some(siblings) = self.slices.get_mut(&owner) {
+            siblings.remove(&name.name);
+            if siblings.is_empty() {
+                self.slices.remove(&owner);
+            }
+        }
+        dirty.services.insert(owner);
+    }
+
+    fn put_node(&mut self, node: Option<Node>, dirty: &mut Dirty) {
+        let zone_before = self.zone().map(str::to_owned);
+        if self.node == node {
+            return;
+        }
+        self.node = node;
+        dirty.addresses.extend(self.local.iter().flatten());
+        if self.zone() != zone_before.as_deref() {
+            let hinted = |slice: &Slice| {
+                slice
+                    .endpoints
+                    .iter()
+                    .any(|endpoint| !endpoint.zones.is_empty())
+            };
+            let touched = self
+                .slices
+                .iter()
+                .filter(|(_, slices)| slices.values().any(hinted));
+            dirty.services.extend(touched.map(|(name, _)| name.clone()));
+        }
+    }
+
+    /// What is wrong with the objects themselves.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (name, service) in &self.services {
+            problems.extend(
+                service
+                    .problems
+                    .iter()
+                    .map(|what| Problem::new(Kind::Service, name, what)),
+            );
+        }
+        for (service, slices) in &self.slices {
+            for (name, slice) in slices {
+                let name = ObjectName::new(service.namespace.clone(), name.clone());
+                problems.extend(
+                    slice
+                        .problems
+                        .iter()
+                        .map(|what| Problem::new(Kind::EndpointSlice, &name, what)),
+                );
+            }
+        }
+        problems.extend(
+            self.unread
+                .iter()
+                .map(|(name, what)| Problem::new(Kind::EndpointSlice, name, what)),
+        );
+        problems.extend(self.node_problems());
+        problems
+    }
+
+    fn node_problems(&self) -> Vec<Problem> {
+        let name = ObjectName::new("", self.node_name.clone());
+        let said = self
+            .node
+            .iter()
+            .flat_map(|node| node.problems.iter().cloned());
+        let mut problems: Vec<Problem> = said
+            .map(|what| Problem::new(Kind::Node, &name, what))
+            .collect();
+        let local = self.local.iter().flatten();
+        let elsewhere = self.local.as_ref().is_some_and(|local| !local.is_empty())
+            && local
+                .copied()
+                .all(|address| !self.serves_node_ports(address));
+        if elsewhere {
+            let what = "none of its InternalIPs is on an interface here: node ports are not served; \
+                        correct the Node or --node-name";
+            problems.push(Problem::new(Kind::Node, &name, what));
+        }
+        problems
+    }
+}
+
+/// The frontends that a Service asks for, each with the position of its port.
+fn wishes(service: &Service) -> Vec<(ServiceKey, usize)> {
+    let mut wishes = Vec::new();
+    for (position, port) in service.ports.iter().enumerate() {
+        for address in &service.cluster_ips {
+            wishes.push((
+                cluster_ip_key(*address, port.number, port.protocol),
+                position,
+            ));
+            if let Some(node_port) = port.node_port {
+                wishes.push((
+                    node_port_key(Family::of(*address), node_port, port.protocol),
+                    position,
+                ));
+            }
+        }
+    }
+    wishes
+}
+
+/// The key of a ClusterIP's port.
+pub fn cluster_ip_key(address: Ip, port: u16, protocol: Protocol) -> ServiceKey {
+    ServiceKey {
+        address,
+        port,
+        protocol: protocol.number(),
+        scope: Scope::Address.code(),
+    }
+}
+
+/// The key of a node port.
+pub fn node_port_key(family: Family, port: u16, protocol: Protocol) -> ServiceKey {
+    let scope = match family {
+        Family::V4 => Scope::NodePortV4,
+        Family::V6 => Scope::NodePortV6,
+    };
+    ServiceKey {
+        address: Ip::UNSPECIFIED,
+        port,
+        protocol: protocol.number(),
+        scope: scope.code(),
+    }
+}

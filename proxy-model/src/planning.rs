@@ -1,0 +1,158 @@
+//! The parts of a plan, one function each, in the order in which [`Model::plan`] puts them together.
+
+use std::collections::BTreeSet;
+
+use proxy_common::ServiceKey;
+
+use crate::addresses::{self, Planned};
+use crate::desired::{self, Desired};
+use crate::model::Model;
+use crate::object::ObjectName;
+use crate::plan::Step;
+use crate::reconcile::{Reconcile, Room, Shortage, Stages};
+use crate::retry::Task;
+
+impl Model {
+    /// Rows that nobody can vouch for go first, alone: new rows could share slots with them.
+    pub(crate) fn plan_clean_up(&mut self) -> Vec<Step> {
+        if !self.retries.is_due(&Task::CleanUp, self.now) {
+            return Vec::new();
+        }
+        let rows = self
+            .distrusted
+            .rows
+            .iter()
+            .map(|key| Step::DeleteService { key: *key });
+        rows.chain(
+            self.distrusted
+                .names
+                .iter()
+                .map(|id| Step::DeleteName { id: *id }),
+        )
+        .collect()
+    }
+
+    pub(crate) fn has_distrusted_rows(&self) -> bool {
+        !self.distrusted.rows.is_empty() || !self.distrusted.names.is_empty()
+    }
+
+    /// The steps of all dirty Services, and the names that go at the end.
+    pub(crate) fn plan_services(&mut self) -> (Vec<Step>, Vec<Step>) {
+        let mut room = Room {
+            rows: self
+                .options
+                .limits
+                .services
+                .saturating_sub(self.mirror.services().len()),
+            addresses: self
+                .options
+                .limits
+                .addresses
+                .saturating_sub(self.mirror.addresses().len()),
+        };
+        let (mut steps, mut forget) = (Vec::new(), Vec::new());
+        for name in std::mem::take(&mut self.dirty.services) {
+            let task = Task::Service(name.clone());
+            if !self.retries.is_due(&task, self.now) {
+                self.dirty.services.insert(name);
+                continue;
+            }
+            match self.plan_service(&name, &mut room) {
+                Ok(stages) if stages.is_empty() => self.retries.succeeded(&task),
+                Ok(Stages {
+                    prepare,
+                    publish,
+                    withdraw,
+                    retire,
+                    forget: names,
+                }) => {
+                    steps.extend([prepare, publish, withdraw, retire].into_iter().flatten());
+                    forget.extend(names);
+                    self.dirty.services.insert(name);
+                }
+                Err(shortage) => {
+                    self.retries.failed(task, shortage.to_string(), self.now);
+                    self.dirty.services.insert(name);
+                }
+            }
+        }
+        (steps, forget)
+    }
+
+    pub(crate) fn plan_service(
+        &mut self,
+        name: &ObjectName,
+        room: &mut Room,
+    ) -> Result<Stages, Shortage> {
+        let desired = Desired::of(&self.objects, name);
+        if desired.problems.is_empty() {
+            self.refused.remove(name);
+        } else {
+            self.refused.insert(name.clone(), desired.problems.clone());
+        }
+        let objects = &self.objects;
+        let elsewhere = |key: &ServiceKey| {
+            desired
+                .ports
+                .iter()
+                .any(|port| port.frontends.iter().any(|frontend| frontend.key == *key))
+                || desired::is_servable(objects, key)
+                    && objects
+                        .claims()
+                        .winner(key)
+                        .is_some_and(|(winner, _)| winner != name)
+        };
+        let mut reconcile = Reconcile {
+            ports: &mut self.ports,
+            mirror: &self.mirror,
+            seed: self.options.seed,
+            now: self.now,
+        };
+        reconcile.service(name, &desired, room, elsewhere)
+    }
+
+    pub(crate) fn plan_addresses(&mut self, planned: &Planned) -> Vec<Step> {
+        self.dirty.addresses.extend(planned.addresses());
+        let mut steps = Vec::new();
+        for address in std::mem::take(&mut self.dirty.addresses) {
+            let task = Task::Address(address);
+            match self
+                .addresses
+                .step(address, &self.objects, &self.mirror, planned)
+            {
+                None => self.retries.succeeded(&task),
+                Some(step) => {
+                    self.dirty.addresses.insert(address);
+                    steps.extend(self.retries.is_due(&task, self.now).then_some(step));
+                }
+            }
+        }
+        steps
+    }
+
+    pub(crate) fn plan_node_ports(&mut self, planned: &Planned) -> Option<Step> {
+        let (first, last) = addresses::node_ports(&self.mirror, planned);
+        let wanted = self.mirror.node_ports() != (first, last)
+            && self.retries.is_due(&Task::NodePorts, self.now);
+        wanted.then_some(Step::PutNodePorts { first, last })
+    }
+
+    /// Backends of a former agent that belong to nobody.
+    pub(crate) fn plan_orphans(&mut self) -> Vec<Step> {
+        let (serving, out): (BTreeSet<u32>, BTreeSet<u32>) =
+            std::mem::take(&mut self.distrusted.backends)
+                .into_iter()
+                .partition(|id| self.mirror.is_serving(*id));
+        for id in out {
+            self.ports.release_backend(id, self.now);
+        }
+        let due = self.retries.is_due(&Task::CleanUp, self.now);
+        let steps = serving
+            .iter()
+            .filter(|_| due)
+            .map(|id| Step::RetireBackend { id: *id })
+            .collect();
+        self.distrusted.backends = serving;
+        steps
+    }
+}

@@ -1,0 +1,159 @@
+//! Which endpoints a service port uses: readiness, topology hints and traffic policies.
+//!
+//! ```text
+//!             all endpoints of the port, each once
+//!                │
+//!      ready and hinted for here?  ──none──▶ serving and terminating      = cluster
+//!      ready and on this node?     ──none──▶ serving and terminating here = local
+//!                │
+//!     ┌──────────┬──────────────┬──────────────┬ ─ ─ ─ ─ ─ ┐
+//!     │local only│ local+cluster│ cluster only │ draining      one slab, in this order
+//!     └──────────┴──────────────┴──────────────┴ ─ ─ ─ ─ ─ ┘
+//!     └─── local range ─────────┘
+//!                └─── cluster range ───────────┘
+//! ```
+//!
+//! The two fallbacks are independent (KEP-1669). Hints count only if every ready endpoint has one and at least one is
+//! for here; node hints before zone hints (KEP-2433, KEP-3015). Draining endpoints get no new connections, but their
+//! UDP flows go on while they serve, as kube-proxy keeps their conntrack entries.
+
+use std::collections::BTreeMap;
+
+use proxy_common::Ip;
+
+use crate::slice::{Endpoint, NodeHint};
+
+/// Where an endpoint of a service port listens.
+pub type Place = (Ip, u16);
+
+/// The backends of one service port in the order of their slab.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Backends {
+    /// All of them: local only, local and cluster, cluster only, draining.
+    pub places: Vec<Usable>,
+    /// How many are for local traffic only.
+    pub local_only: usize,
+    /// How many are for both.
+    pub both: usize,
+    /// How many are for cluster traffic only.
+    pub cluster_only: usize,
+}
+
+/// One backend.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Usable {
+    /// Where it listens.
+    pub place: Place,
+    /// Whether it is on this node.
+    pub local: bool,
+}
+
+/// The endpoints of a service port, each place once: of two copies the better one counts, and one that is not
+/// terminating is better than one that is.
+#[derive(Debug, Default)]
+pub struct Candidates<'a> {
+    by_place: BTreeMap<Place, &'a Endpoint>,
+}
+
+impl<'a> Candidates<'a> {
+    /// Adds an endpoint.
+    pub fn add(&mut self, endpoint: &'a Endpoint, port: u16) {
+        let rank = |endpoint: &Endpoint| {
+            (
+                !endpoint.terminating,
+                endpoint.ready,
+                endpoint.serving,
+                endpoint.local,
+            )
+        };
+        let known = self
+            .by_place
+            .entry((endpoint.address, port))
+            .or_insert(endpoint);
+        if rank(endpoint) > rank(known) {
+            *known = endpoint;
+        }
+    }
+
+    /// Sorts them into the runs of a slab.
+    pub fn select(&self, zone: Option<&str>) -> Backends {
+        let topology = Topology::of(self.by_place.values().copied(), zone);
+        let endpoints = || self.by_place.values();
+        let cluster_ready = endpoints().any(|endpoint| endpoint.ready);
+        let local_ready = endpoints().any(|endpoint| endpoint.ready && endpoint.local);
+        let usable = |endpoint: &Endpoint, any_ready: bool| {
+            if any_ready {
+                endpoint.ready
+            } else {
+                endpoint.serving && endpoint.terminating
+            }
+        };
+        let mut runs: [Vec<Usable>; 4] = Default::default();
+        let [local_only, both, cluster_only, draining] = &mut runs;
+        for (place, endpoint) in &self.by_place {
+            let backend = Usable {
+                place: *place,
+                local: endpoint.local,
+            };
+            let cluster = usable(endpoint, cluster_ready)
+                && (!cluster_ready || topology.admits(endpoint, zone));
+            let local = endpoint.local && usable(endpoint, local_ready);
+            match (local, cluster) {
+                (true, false) => local_only.push(backend),
+                (true, true) => both.push(backend),
+                (false, true) => cluster_only.push(backend),
+                (false, false) if endpoint.serving && endpoint.terminating => {
+                    draining.push(backend);
+                }
+                (false, false) => {}
+            }
+        }
+        let (local_only, both, cluster_only) = (local_only.len(), both.len(), cluster_only.len());
+        Backends {
+            places: runs.concat(),
+            local_only,
+            both,
+            cluster_only,
+        }
+    }
+}
+
+/// Which hints count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Topology {
+    Everywhere,
+    SameZone,
+    SameNode,
+}
+
+impl Topology {
+    fn of<'a>(endpoints: impl Iterator<Item = &'a Endpoint>, zone: Option<&str>) -> Self {
+        let (mut all_nodes, mut this_node, mut all_zones, mut this_zone) =
+            (true, false, true, false);
+        for endpoint in endpoints.filter(|endpoint| endpoint.ready) {
+            all_nodes &= endpoint.nodes != NodeHint::None;
+            this_node |= endpoint.nodes == NodeHint::Here;
+            all_zones &= !endpoint.zones.is_empty();
+            this_zone |= in_zone(endpoint, zone);
+        }
+        if all_nodes && this_node {
+            Self::SameNode
+        } else if all_zones && this_zone {
+            Self::SameZone
+        } else {
+            Self::Everywhere
+        }
+    }
+
+    fn admits(self, endpoint: &Endpoint, zone: Option<&str>) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::SameZone => in_zone(endpoint, zone),
+            Self::SameNode => endpoint.nodes == NodeHint::Here,
+        }
+    }
+}
+
+fn in_zone(endpoint: &Endpoint, zone: Option<&str>) -> bool {
+    zone.is_some_and(|zone| endpoint.zones.iter().any(|hint| hint == zone))
+}
