@@ -1,0 +1,200 @@
+//! The maps as ordinary collections, with failures on demand, and with the promises that must hold after every step.
+
+use std::collections::BTreeMap;
+
+use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName};
+use proxy_model::{Adopted, Limits, NO_NODE_PORTS, Step};
+
+use crate::Kernel;
+
+/// Maps without a kernel.
+#[derive(Clone, Debug)]
+pub struct FakeKernel {
+    limits: Limits,
+    services: BTreeMap<ServiceKey, Service>,
+    backends: BTreeMap<u32, Backend>,
+    states: BTreeMap<u32, BackendState>,
+    names: BTreeMap<u32, ServiceName>,
+    cursors: BTreeMap<u32, u64>,
+    addresses: BTreeMap<Ip, Address>,
+    node_ports: (u16, u16),
+    /// Positions of the steps that fail, counted from the first that was ever tried.
+    pub failing: Vec<usize>,
+    /// Steps tried so far.
+    pub tried: usize,
+    /// Broken promises.
+    pub broken: Vec<String>,
+}
+
+impl FakeKernel {
+    /// Empty maps.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            services: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            states: BTreeMap::new(),
+            names: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            node_ports: NO_NODE_PORTS,
+            failing: Vec::new(),
+            tried: 0,
+            broken: Vec::new(),
+        }
+    }
+
+    /// A cursor, if it was ever started.
+    pub fn cursor(&self, index: u32) -> Option<u64> {
+        self.cursors.get(&index).copied()
+    }
+
+    fn carry_out(&mut self, step: &Step) -> Result<(), String> {
+        let full = |map: &str| Err(format!("{map}: no room"));
+        match step {
+            Step::PutBackendState { id, .. } if at(*id) >= self.limits.backend_states => {
+                return full("BACKEND_STATE");
+            }
+            Step::PutBackend { slot, .. } if at(*slot) >= self.limits.backends => {
+                return full("BACKENDS");
+            }
+            Step::PutName { id, .. } if at(*id) >= self.limits.service_ids => {
+                return full("SERVICE_NAMES");
+            }
+            Step::PutCursor { index, .. } if at(*index) >= self.limits.service_ids * 2 => {
+                return full("CURSORS");
+            }
+            Step::PutService { key, .. }
+                if self.services.len() >= self.limits.services
+                    && !self.services.contains_key(key) =>
+            {
+                return full("SERVICES");
+            }
+            Step::PutAddress { address, .. }
+                if self.addresses.len() >= self.limits.addresses
+                    && !self.addresses.contains_key(address) =>
+            {
+                return full("ADDRESSES");
+            }
+            _ => {}
+        }
+        self.store(step);
+        Ok(())
+    }
+
+    fn store(&mut self, step: &Step) {
+        match step {
+            Step::PutBackendState { id, generation } => {
+                self.states.insert(
+                    *id,
+                    BackendState {
+                        chosen: 0,
+                        generation: *generation,
+                        serving: 1,
+                    },
+                );
+            }
+            Step::PutBackend { slot, backend } => {
+                self.backends.insert(*slot, *backend);
+            }
+            Step::PutName { id, name } => {
+                self.names.insert(*id, *name);
+            }
+            Step::PutCursor { index, next } => {
+                self.cursors.insert(*index, *next);
+            }
+            Step::PutService { key, service } => {
+                self.services.insert(*key, *service);
+            }
+            Step::PutAddress { address, row } => {
+                self.addresses.insert(*address, *row);
+            }
+            Step::PutNodePorts { first, last } => self.node_ports = (*first, *last),
+            Step::DeleteService { key } => {
+                self.services.remove(key);
+            }
+            Step::RetireBackend { id } => {
+                if let Some(state) = self.states.get_mut(id) {
+                    state.serving = 0;
+                }
+            }
+            Step::DeleteAddress { address } => {
+                self.addresses.remove(address);
+            }
+            Step::DeleteName { id } => {
+                self.names.remove(id);
+            }
+        }
+    }
+
+    /// No row may ever refer to a slot without a live backend, to another service's backend, or to an id without a name.
+    pub fn check(&self) -> Result<(), String> {
+        let mut owners: BTreeMap<u32, (u32, Ip, u16)> = BTreeMap::new();
+        for (key, row) in &self.services {
+            let wrong = |what: String| Err(format!("row {key:?} {row:?}: {what}"));
+            match self.names.get(&row.id) {
+                Some(name) if name.generation == row.generation => {}
+                other => return wrong(format!("its name is {other:?}")),
+            }
+            for range in [row.cluster, row.local] {
+                for slot in range.base..range.base + range.count {
+                    let Some(backend) = self.backends.get(&slot) else {
+                        return wrong(format!("slot {slot} was never written"));
+                    };
+                    let state = self.states.get(&backend.id).copied().unwrap_or_default();
+                    if (state.generation, state.serving) != (backend.generation, 1) {
+                        return wrong(format!(
+                            "slot {slot} has {backend:?}, whose state is {state:?}"
+                        ));
+                    }
+                    let owner = (row.id, backend.address, backend.port);
+                    if *owners.entry(backend.id).or_insert(owner) != owner {
+                        return wrong(format!("slot {slot} has {backend:?}, which is another's"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn apply(&mut self, step: &Step) -> Result<(), String> {
+        self.tried += 1;
+        if self.failing.contains(&(self.tried - 1)) {
+            return Err("the kernel said no".to_owned());
+        }
+        self.carry_out(step)?;
+        if let Err(what) = self.check() {
+            self.broken.push(format!("after {step:?}: {what}"));
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self) -> Result<Adopted, String> {
+        Ok(Adopted {
+            services: self
+                .services
+                .iter()
+                .map(|(key, row)| (*key, *row))
+                .collect(),
+            backends: self
+                .backends
+                .iter()
+                .map(|(slot, row)| (*slot, *row))
+                .collect(),
+            states: self.states.iter().map(|(id, row)| (*id, *row)).collect(),
+            names: self.names.iter().map(|(id, row)| (*id, *row)).collect(),
+            addresses: self
+                .addresses
+                .iter()
+                .map(|(address, row)| (*address, *row))
+                .collect(),
+            node_ports: self.node_ports,
+        })
+    }
+}
+
+fn at(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
