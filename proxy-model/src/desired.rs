@@ -153,7 +153,7 @@ fn refusal(
         format!("{what} is asked for by two of its ports: the second is not served; change it")
     } else {
         format!(
-            "{what} belongs to Service {winner}, which is older: not served here until that one gives it up"
+            "{what} belongs to Service {winner}, which comes first: not served here until that one gives it up"
         )
     })
 }

@@ -76,11 +76,13 @@ impl Ids {
         self.leaving.push_back((now + GRACE, id));
     }
 
-    /// Frees what has waited long enough.
-    pub fn expire(&mut self, now: Duration) {
+    /// Frees what has waited long enough; says whether there was any.
+    pub fn expire(&mut self, now: Duration) -> bool {
+        let before = self.leaving.len();
         while let Some((_, id)) = self.leaving.pop_front_if(|(due, _)| *due <= now) {
             self.free.insert(id);
         }
+        self.leaving.len() < before
     }
 
     /// When the next id becomes free.

@@ -39,6 +39,10 @@ pub struct Model {
     pub(crate) retries: Retries,
     /// What Services asked for and did not get, as of the last look at each.
     pub(crate) refused: HashMap<ObjectName, Vec<String>>,
+    /// Services that wait for room in a map.
+    pub(crate) waiting_for_room: BTreeSet<ObjectName>,
+    /// Whether a row went since the last plan.
+    pub(crate) gained_room: bool,
     /// Time of the last plan.
     pub(crate) now: Duration,
 }
@@ -67,6 +71,8 @@ impl Model {
             dirty,
             retries: Retries::default(),
             refused: HashMap::new(),
+            waiting_for_room: BTreeSet::new(),
+            gained_room: false,
             now: Duration::ZERO,
         }
     }
@@ -109,7 +115,11 @@ impl Model {
         if !self.objects.synced() {
             return Vec::new();
         }
-        self.ports.expire(self.now);
+        if self.ports.expire(self.now) | std::mem::take(&mut self.gained_room) {
+            for name in std::mem::take(&mut self.waiting_for_room) {
+                self.retries.hurry(&Task::Service(name));
+            }
+        }
         if self.has_distrusted_rows() {
             return self.plan_clean_up();
         }
@@ -146,6 +156,10 @@ impl Model {
             Step::PutCursor { index, .. } => self.cursor_started(*index),
             _ => {}
         }
+        self.gained_room |= matches!(
+            step,
+            Step::DeleteService { .. } | Step::DeleteAddress { .. }
+        );
         self.mirror.apply(step);
         match task {
             Task::Service(name) => {

@@ -71,6 +71,7 @@ impl Model {
                     self.dirty.services.insert(name);
                 }
                 Err(shortage) => {
+                    self.waiting_for_room.insert(name.clone());
                     self.retries.failed(task, shortage.to_string(), self.now);
                     self.dirty.services.insert(name);
                 }

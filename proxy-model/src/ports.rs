@@ -168,11 +168,9 @@ impl Ports {
         self.slabs.release(range, now);
     }
 
-    /// Frees what has waited long enough.
-    pub fn expire(&mut self, now: Duration) {
-        self.ids.expire(now);
-        self.backend_ids.expire(now);
-        self.slabs.expire(now);
+    /// Frees what has waited long enough; says whether there was any.
+    pub fn expire(&mut self, now: Duration) -> bool {
+        self.ids.expire(now) | self.backend_ids.expire(now) | self.slabs.expire(now)
     }
 
     /// When the next thing becomes free.

@@ -59,10 +59,11 @@ impl Retries {
         );
     }
 
-    /// There is news about a task: no reason to wait.
+    /// There is news about a task: no reason to wait, now or after the next failure.
     pub fn hurry(&mut self, task: &Task) {
         if let Some(retry) = self.tasks.get_mut(task) {
             retry.due = Duration::ZERO;
+            retry.attempts = 0;
         }
     }
 

@@ -98,11 +98,13 @@ impl Slabs {
         self.leaving.push_back((now + GRACE, range));
     }
 
-    /// Frees what has waited long enough.
-    pub fn expire(&mut self, now: Duration) {
+    /// Frees what has waited long enough; says whether there was any.
+    pub fn expire(&mut self, now: Duration) -> bool {
+        let before = self.leaving.len();
         while let Some((_, range)) = self.leaving.pop_front_if(|(due, _)| *due <= now) {
             self.restore(range);
         }
+        self.leaving.len() < before
     }
 
     /// When the next run becomes free.

@@ -41,6 +41,16 @@ pub fn rows(rows: &Adopted) -> String {
     if first <= last {
         let _ = writeln!(text, "node ports {first} to {last}");
     }
+    let serving = rows
+        .states
+        .iter()
+        .filter(|(_, state)| state.serving != 0)
+        .count();
+    let _ = writeln!(
+        text,
+        "ids: {} service ports, {serving} backends in service",
+        names.len()
+    );
     text.truncate(text.trim_end().len());
     text
 }
