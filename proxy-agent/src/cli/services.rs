@@ -129,7 +129,7 @@ mod tests {
             namespace: "shop".into(),
             name: "web".into(),
             port_name: String::new(),
-            kind: "ClusterIp".into(),
+            kind: "ClusterIP".into(),
             address: [10, 96, 0, 10].into(),
             port: 80,
             protocol: "TCP".into(),
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(
             table(&frontends, false).render(true),
             "NAMESPACE   NAME   PORT     TYPE        ADDRESS             ENDPOINTS     FLOWS   CHOSEN (ENDPOINT=TIMES)\n\
-             shop        web    <none>   ClusterIp   10.96.0.10:80/TCP   4 (1 local)   2       \
+             shop        web    <none>   ClusterIP   10.96.0.10:80/TCP   4 (1 local)   2       \
              10.1.0.1:8080=1000,10.1.0.2:8080=1000,10.1.0.3:8080=1000 + 1 more...\n"
         );
         let wide = table(&frontends, true).render(false);

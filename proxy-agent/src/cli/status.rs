@@ -63,7 +63,7 @@ fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
         abi: maps.meta()?.abi,
         bpffs: pins.root().display().to_string(),
         agent: kernel::running_agent(pins),
-        programs: places(links, &interface_names()),
+        programs: places(links, &interface_names(maps)),
         maps: maps
             .fill()?
             .into_iter()
@@ -113,7 +113,11 @@ fn interface(index: &str, names: &BTreeMap<u32, String>) -> String {
     )
 }
 
-fn interface_names() -> BTreeMap<u32, String> {
+/// None in another network namespace, where the same index is another interface.
+fn interface_names(maps: &Maps) -> BTreeMap<u32, String> {
+    if !maps.are_of_this_namespace() {
+        return BTreeMap::new();
+    }
     let entries = fs::read_dir("/sys/class/net")
         .into_iter()
         .flatten()

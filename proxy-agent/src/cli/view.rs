@@ -79,10 +79,7 @@ impl Frontend {
             namespace: name.namespace.clone(),
             name: name.service.clone(),
             port_name: name.port.clone(),
-            kind: word(
-                FrontendKind::from_code(service.kind).map(FrontendKind::name),
-                service.kind,
-            ),
+            kind: kind(service.kind),
             address: address(key),
             port: key.port,
             protocol: protocol(key.protocol),
@@ -99,6 +96,14 @@ impl Frontend {
             flows,
             endpoints: Vec::new(),
         }
+    }
+}
+
+/// In the words of the API.
+fn kind(code: u8) -> String {
+    match FrontendKind::from_code(code) {
+        Some(FrontendKind::ClusterIp) => "ClusterIP".to_owned(),
+        known => word(known.map(FrontendKind::name), code),
     }
 }
 

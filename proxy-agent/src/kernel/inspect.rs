@@ -107,6 +107,12 @@ impl Maps {
         self.meta.get(0)
     }
 
+    /// Whether this process is in the network namespace of the node that the maps belong to.
+    pub fn are_of_this_namespace(&self) -> bool {
+        let here = super::load::netns_cookie();
+        here.is_ok_and(|here| self.meta().is_ok_and(|meta| meta.netns_cookie == here))
+    }
+
     /// Asks the programs to write events for this long. Renew it while you listen; a killed listener costs nothing.
     pub fn renew_monitor(&mut self, lease: Duration) -> Result<(), MapError> {
         let seconds = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);

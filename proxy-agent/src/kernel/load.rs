@@ -211,7 +211,7 @@ fn object(options: &Options) -> Result<Cow<'static, [u8]>, LoadError> {
     }
 }
 
-fn netns_cookie() -> Result<u64, LoadError> {
+pub(super) fn netns_cookie() -> Result<u64, LoadError> {
     UdpSocket::bind(("127.0.0.1", 0))
         .or_else(|_| UdpSocket::bind(("::1", 0)))
         .and_then(sys::netns_cookie)
