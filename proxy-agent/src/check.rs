@@ -168,10 +168,7 @@ fn other_proxy(bpffs: &Path) -> Result<(), CheckError> {
         ("Calico's eBPF data plane", "tc/globals", "cali_v6_nat_fe"),
     ];
     for (name, folder, prefix) in traces {
-        let entries = fs::read_dir(bpffs.join(folder))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let entries = fs::read_dir(bpffs.join(folder)).into_iter().flatten().flatten();
         let trace = entries.map(|entry| entry.path()).find(|path| {
             path.file_name()
                 .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
@@ -208,9 +205,7 @@ mod tests {
         assert!(missing.to_string().contains("lacks CAP_BPF:"), "{missing}");
         let missing = capabilities(&status(0)).unwrap_err();
         assert!(
-            missing
-                .to_string()
-                .contains("lacks CAP_NET_ADMIN and CAP_BPF:"),
+            missing.to_string().contains("lacks CAP_NET_ADMIN and CAP_BPF:"),
             "{missing}"
         );
     }

@@ -9,8 +9,7 @@ use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
 
 /// Version, ABI of the pinned maps, and the commit if the build knew it.
 pub static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let commit =
-        option_env!("WEIR_GIT_COMMIT").map_or(String::new(), |id| format!(", commit {id}"));
+    let commit = option_env!("WEIR_GIT_COMMIT").map_or(String::new(), |id| format!(", commit {id}"));
     let abi = proxy_common::ABI_VERSION;
     format!("{} (ABI {abi}{commit})", env!("CARGO_PKG_VERSION"))
 });
@@ -57,9 +56,7 @@ pub enum Command {
     /// Show new connections, rejects and drops as they happen
     Monitor(MonitorFlags),
     /// Remove every trace of weir from this node: programs, links, maps
-    #[command(
-        after_help = "Connections through a Service end with it. Refused while an agent runs here."
-    )]
+    #[command(after_help = "Connections through a Service end with it. Refused while an agent runs here.")]
     Cleanup(CleanupFlags),
 }
 

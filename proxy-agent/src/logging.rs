@@ -8,9 +8,7 @@ use crate::config::{KernelLogLevel, LogFormat};
 
 /// The flag `--log` is no filter.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "--log {given} is neither a level nor a list of directives: use error, warn, info, debug or trace"
-)]
+#[error("--log {given} is neither a level nor a list of directives: use error, warn, info, debug or trace")]
 pub struct FilterError {
     given: String,
     #[source]

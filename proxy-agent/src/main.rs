@@ -12,9 +12,7 @@ use proxy_agent::{check, cli, error, kernel, logging, run};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(execute(command)),
         Err(error) => Err(error.into()),

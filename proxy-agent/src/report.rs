@@ -45,12 +45,7 @@ mod tests {
 
     #[test]
     fn a_sentence_is_new_once_and_settled_once() {
-        let set = |words: &[&str]| {
-            words
-                .iter()
-                .map(ToString::to_string)
-                .collect::<BTreeSet<_>>()
-        };
+        let set = |words: &[&str]| words.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
         let mut reported = Reported::default();
         assert_eq!(reported.difference(&set(&["a"])).0, ["a"]);
         reported.replace(set(&["a"]));

@@ -87,9 +87,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     loop {
         match inputs.next(agent.model.next_wakeup()).await? {
             Input::Stop(signal) => {
-                tracing::info!(
-                    "{signal}: the agent ends; the programs in the kernel go on serving"
-                );
+                tracing::info!("{signal}: the agent ends; the programs in the kernel go on serving");
                 return Ok(());
             }
             Input::Changes(changes) => agent.observe(changes),

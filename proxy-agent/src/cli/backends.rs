@@ -81,13 +81,8 @@ fn table(rows: &[Row], wide: bool) -> Table {
         ];
         if wide {
             words.extend(
-                [
-                    endpoint.id,
-                    endpoint.generation,
-                    endpoint.slot,
-                    row.service_id,
-                ]
-                .map(|number| number.to_string()),
+                [endpoint.id, endpoint.generation, endpoint.slot, row.service_id]
+                    .map(|number| number.to_string()),
             );
         }
         table.push(words);

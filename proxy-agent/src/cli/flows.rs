@@ -69,9 +69,7 @@ pub fn run(flags: &FlowFlags) -> Result<()> {
     if flags.limit > 0 {
         connections.truncate(flags.limit);
     }
-    answer(&flags.output, &connections, |wide| {
-        table(&connections, wide)
-    })?;
+    answer(&flags.output, &connections, |wide| table(&connections, wide))?;
     if connections.len() < all && flags.output.output != Output::Json {
         eprintln!("{} more; --limit 0 shows all.", all - connections.len());
     }
@@ -110,13 +108,8 @@ impl Flows {
             Connection::new(flow, name, now)
         };
         let mut connections: Vec<_> = self.rows.values().map(connection).collect();
-        connections.sort_by_cached_key(|one| {
-            (
-                one.namespace.clone(),
-                one.service.clone(),
-                one.port_name.clone(),
-            )
-        });
+        connections
+            .sort_by_cached_key(|one| (one.namespace.clone(), one.service.clone(), one.port_name.clone()));
         connections
     }
 }
@@ -136,10 +129,7 @@ impl Connection {
             source_port: flow.source_port,
             backend: flow.backend.into(),
             backend_port: flow.backend_port,
-            state: word(
-                FlowState::from_code(flow.state).map(FlowState::name),
-                flow.state,
-            ),
+            state: word(FlowState::from_code(flow.state).map(FlowState::name), flow.state),
             nat: word(Nat::from_code(flow.nat).map(Nat::name), flow.nat),
             idle: now.saturating_sub(flow.last_seen),
             interface: flow.interface,

@@ -41,11 +41,7 @@ struct List<'i, T> {
 }
 
 /// Answers with a list: a table of its rows, or JSON.
-fn answer<T: Serialize>(
-    flags: &OutputFlags,
-    items: &[T],
-    table: impl FnOnce(bool) -> Table,
-) -> Result<()> {
+fn answer<T: Serialize>(flags: &OutputFlags, items: &[T], table: impl FnOnce(bool) -> Table) -> Result<()> {
     match flags.output {
         Output::Json => print_json(&List { items }),
         Output::Table => print(&table(false).render(!flags.no_headers)),
@@ -72,9 +68,7 @@ fn say_if_empty<T>(flags: &OutputFlags, items: &[T], what: &str) {
 
 impl NamespaceFlags {
     fn wants(&self, namespace: &str) -> bool {
-        self.namespace
-            .as_deref()
-            .is_none_or(|wanted| wanted == namespace)
+        self.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
     }
 }
 
@@ -95,8 +89,7 @@ fn short_time(seconds: u32) -> String {
 
 /// The protocol's name, or its number where it has none here.
 fn protocol(number: u8) -> String {
-    proxy_common::Protocol::from_number(number)
-        .map_or_else(|| number.to_string(), |known| known.to_string())
+    proxy_common::Protocol::from_number(number).map_or_else(|| number.to_string(), |known| known.to_string())
 }
 
 /// The name of a code in a row, or the number where this build does not know it.
@@ -117,9 +110,7 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_found_below_its_context() {
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
-        let error = Err::<(), _>(pipe)
-            .context("writing the answer")
-            .unwrap_err();
+        let error = Err::<(), _>(pipe).context("writing the answer").unwrap_err();
         assert!(is_closed_pipe(error.as_ref()));
         assert!(!is_closed_pipe(&io::Error::from(io::ErrorKind::NotFound)));
     }

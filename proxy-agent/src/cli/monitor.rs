@@ -70,10 +70,7 @@ fn nobody_reads() -> bool {
             tv_nsec: 0,
         }),
     );
-    asked.is_ok()
-        && ends
-            .iter()
-            .any(|end| end.revents().contains(PollFlags::ERR))
+    asked.is_ok() && ends.iter().any(|end| end.revents().contains(PollFlags::ERR))
 }
 
 /// An event in JSON.
@@ -144,14 +141,8 @@ impl<'f> Lines<'f> {
     }
 
     fn write(&self, text: &mut String, event: &Event, name: Option<Name>) -> Result<()> {
-        let kind = word(
-            EventKind::from_code(event.kind).map(EventKind::name),
-            event.kind,
-        );
-        let reason = word(
-            Reason::from_code(event.reason).map(Reason::name),
-            event.reason,
-        );
+        let kind = word(EventKind::from_code(event.kind).map(EventKind::name), event.kind);
+        let reason = word(Reason::from_code(event.reason).map(Reason::name), event.reason);
         let answered = event.backend_port != 0;
         if self.flags.output.output == Output::Json {
             let name = name.unwrap_or_else(|| Name {

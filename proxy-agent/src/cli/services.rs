@@ -21,10 +21,7 @@ pub fn run(flags: &ServiceFlags) -> Result<()> {
 
 pub(super) fn wants(flags: &ServiceFlags, name: &view::Name) -> bool {
     flags.namespaces.wants(&name.namespace)
-        && flags
-            .name
-            .as_deref()
-            .is_none_or(|wanted| wanted == name.service)
+        && flags.name.as_deref().is_none_or(|wanted| wanted == name.service)
 }
 
 fn table(frontends: &[Frontend], wide: bool) -> Table {
@@ -42,11 +39,7 @@ fn table(frontends: &[Frontend], wide: bool) -> Table {
     } else {
         &[]
     };
-    let last = [if wide {
-        "CHOSEN"
-    } else {
-        "CHOSEN (ENDPOINT=TIMES)"
-    }];
+    let last = [if wide { "CHOSEN" } else { "CHOSEN (ENDPOINT=TIMES)" }];
     let mut table = Table::new(header.into_iter().chain(more.iter().copied()).chain(last));
     for one in frontends {
         let mut row = vec![
@@ -67,10 +60,7 @@ fn table(frontends: &[Frontend], wide: bool) -> Table {
                 slots(&one.endpoints),
             ]);
         }
-        row.push(chosen(
-            &one.endpoints,
-            if wide { usize::MAX } else { SHOWN },
-        ));
+        row.push(chosen(&one.endpoints, if wide { usize::MAX } else { SHOWN }));
         table.push(row);
     }
     table
@@ -161,9 +151,6 @@ mod tests {
     #[test]
     fn a_service_without_endpoints_is_shown_too() {
         let text = table(&[frontend(Vec::new())], true).render(false);
-        assert!(
-            text.contains("0 (0 local)") && text.contains("<none>"),
-            "{text}"
-        );
+        assert!(text.contains("0 (0 local)") && text.contains("<none>"), "{text}");
     }
 }

@@ -6,6 +6,8 @@ use std::fs;
 
 use anyhow::Result;
 use proxy_common::maps::{BACKEND_STATE, SERVICES};
+use rustix::net::netdevice::index_to_name;
+use rustix::net::{AddressFamily, SocketType, socket};
 use serde::Serialize;
 
 use super::table::Table;
@@ -63,7 +65,7 @@ fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
         abi: maps.meta()?.abi,
         bpffs: pins.root().display().to_string(),
         agent: kernel::running_agent(pins),
-        programs: places(links, &interface_names(maps)),
+        programs: places(links, interface_name(maps)),
         maps: maps
             .fill()?
             .into_iter()
@@ -82,13 +84,17 @@ fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
 }
 
 /// Pins of links are called `cgroup-<hook>` and `tcx-<interface index>-<side>`.
-fn places(links: impl Iterator<Item = String>, interfaces: &BTreeMap<u32, String>) -> Vec<Place> {
+fn places(links: impl Iterator<Item = String>, name: impl Fn(u32) -> Option<String>) -> Vec<Place> {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for link in links {
         let (place, hook) = match link.split_once('-') {
             Some(("cgroup", hook)) => ("sockets of the cgroup".to_owned(), hook.to_owned()),
             Some((_, rest)) => match rest.split_once('-') {
-                Some((index, side)) => (interface(index, interfaces), side.to_owned()),
+                Some((index, side)) => {
+                    let known = index.parse().ok().and_then(&name);
+                    let shown = known.unwrap_or_else(|| format!("number {index}"));
+                    (format!("interface {shown}"), side.to_owned())
+                }
                 None => (link, String::new()),
             },
             None => (link, String::new()),
@@ -104,33 +110,11 @@ fn places(links: impl Iterator<Item = String>, interfaces: &BTreeMap<u32, String
         .collect()
 }
 
-/// The name, if `weir status` runs in the network namespace of the node.
-fn interface(index: &str, names: &BTreeMap<u32, String>) -> String {
-    let name = index.parse().ok().and_then(|index: u32| names.get(&index));
-    name.map_or_else(
-        || format!("interface {index}"),
-        |name| format!("interface {name}"),
-    )
-}
-
-/// None in another network namespace, where the same index is another interface.
-fn interface_names(maps: &Maps) -> BTreeMap<u32, String> {
-    if !maps.are_of_this_namespace() {
-        return BTreeMap::new();
-    }
-    let entries = fs::read_dir("/sys/class/net")
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .filter_map(|entry| {
-            let index = fs::read_to_string(entry.path().join("ifindex")).ok()?;
-            Some((
-                index.trim().parse().ok()?,
-                entry.file_name().to_string_lossy().into_owned(),
-            ))
-        })
-        .collect()
+/// The name, if `weir status` runs in the network namespace of the node: elsewhere the same index is another interface.
+fn interface_name(maps: &Maps) -> impl Fn(u32) -> Option<String> {
+    let here = maps.are_of_this_namespace();
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None);
+    move |index| index_to_name(socket.as_ref().ok().filter(|_| here)?, index).ok()
 }
 
 fn text(status: &Status, all: bool) -> Result<String> {
@@ -185,7 +169,7 @@ mod tests {
 
     #[test]
     fn links_are_told_by_their_places() {
-        let names = BTreeMap::from([(7, "eth0".to_owned())]);
+        let name = |index| (index == 7).then(|| "eth0".to_owned());
         let links = [
             "tcx-7-ingress",
             "cgroup-sendmsg4",
@@ -193,15 +177,15 @@ mod tests {
             "cgroup-connect4",
             "tcx-9-ingress",
         ];
-        let told: Vec<_> = places(links.into_iter().map(str::to_owned), &names)
+        let told: Vec<_> = places(links.into_iter().map(str::to_owned), name)
             .into_iter()
             .map(|place| format!("{}: {}", place.place, place.hooks.join(",")))
             .collect();
         assert_eq!(
             told,
             [
-                "interface 9: ingress",
                 "interface eth0: egress,ingress",
+                "interface number 9: ingress",
                 "sockets of the cgroup: connect4,sendmsg4"
             ]
         );

@@ -81,10 +81,7 @@ mod tests {
             table.render(true),
             "NAME          PORT\na-long-name   1\nb             <none>\n"
         );
-        assert_eq!(
-            table.render(false),
-            "a-long-name   1\nb             <none>\n"
-        );
+        assert_eq!(table.render(false), "a-long-name   1\nb             <none>\n");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use proxy_common::{
-    Algorithm, Backend, BackendRange, BackendState, Direction, FrontendKind, Ip, Scope, Service,
-    ServiceKey, ServiceName, TrafficPolicy,
+    Algorithm, Backend, BackendRange, BackendState, Direction, FrontendKind, Ip, Scope, Service, ServiceKey,
+    ServiceName, TrafficPolicy,
 };
 use serde::Serialize;
 
@@ -160,10 +160,7 @@ fn text(padded: &[u8]) -> String {
 }
 
 /// Every frontend that `wanted` takes, with its endpoints, in the order of their names.
-pub(super) fn frontends(
-    maps: &Maps,
-    wanted: impl Fn(&Name) -> bool,
-) -> Result<Vec<Frontend>, MapError> {
+pub(super) fn frontends(maps: &Maps, wanted: impl Fn(&Name) -> bool) -> Result<Vec<Frontend>, MapError> {
     let names = names(maps)?;
     let flows = flows_by_service(maps)?;
     let mut frontends = Vec::new();
@@ -184,11 +181,7 @@ pub(super) fn frontends(
         frontends.push(frontend);
     }
     frontends.sort_by_cached_key(|one| {
-        let name = (
-            one.namespace.clone(),
-            one.name.clone(),
-            one.port_name.clone(),
-        );
+        let name = (one.namespace.clone(), one.name.clone(), one.port_name.clone());
         (
             name,
             one.kind.clone(),

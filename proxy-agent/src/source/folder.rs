@@ -277,9 +277,7 @@ fn difference(sent: Option<&BTreeMap<Key, Object>>, now: &BTreeMap<Key, Object>)
     };
     let gone = sent.keys().filter(|key| !now.contains_key(key));
     let gone = gone.map(|(kind, name)| Change::Delete(*kind, name.clone()));
-    let put = now
-        .iter()
-        .filter(|(key, object)| sent.get(key) != Some(object));
+    let put = now.iter().filter(|(key, object)| sent.get(key) != Some(object));
     let put = put.map(|(_, object)| Change::Put(object.clone()));
     gone.chain(put).collect()
 }

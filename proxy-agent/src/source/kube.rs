@@ -47,11 +47,7 @@ impl Kube {
             url: server.clone(),
             source: Box::new(error),
         })?;
-        Ok(Self {
-            client,
-            server,
-            node,
-        })
+        Ok(Self { client, server, node })
     }
 
     fn watches(&self) -> [Watch; 3] {
@@ -94,10 +90,7 @@ impl Source for Kube {
         format!("the API server {}", self.server)
     }
 
-    fn run(
-        self: Box<Self>,
-        changes: mpsc::Sender<Changes>,
-    ) -> BoxFuture<'static, Result<(), SourceError>> {
+    fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
             let [nodes, services, slices] = self.watches();
             tokio::join!(

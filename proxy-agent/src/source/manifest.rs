@@ -117,10 +117,7 @@ fn is_list(value: &Value) -> bool {
 }
 
 fn text_at<'v>(value: &'v Value, pointer: &str) -> &'v str {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// A part of a file between two `---` lines.
@@ -134,11 +131,7 @@ struct Document<'t> {
 impl Document<'_> {
     /// The first line that says something.
     fn content_line(&self) -> usize {
-        let blank = self
-            .text
-            .lines()
-            .take_while(|line| says_nothing(line))
-            .count();
+        let blank = self.text.lines().take_while(|line| says_nothing(line)).count();
         self.first_line + blank
     }
 }
@@ -196,9 +189,17 @@ fn yaml_mistake(document: &Document<'_>) -> Broken {
                 .location()
                 .and_then(|location| usize::try_from(location.line()).ok())
                 .unwrap_or_else(|| document.content_line()),
-            what: one_line(&error.without_snippet().to_string()),
+            what: without_place(&one_line(&error.without_snippet().to_string())),
         },
     }
+}
+
+/// The parser ends its messages with the place, which stands before them here.
+fn without_place(message: &str) -> String {
+    message
+        .split_once(" at line ")
+        .map_or(message, |(what, _)| what)
+        .to_owned()
 }
 
 fn read_json(text: &str, manifest: &mut Manifest) {
@@ -213,7 +214,7 @@ fn read_json(text: &str, manifest: &mut Manifest) {
             Some(Err(error)) => {
                 manifest.broken.push(Broken {
                     line: error.line(),
-                    what: one_line(&error.to_string()),
+                    what: without_place(&one_line(&error.to_string())),
                 });
                 return;
             }

@@ -28,10 +28,7 @@ pub trait Source: Send {
     fn describe(&self) -> String;
 
     /// Sends changes until the receiver is gone. An error means that this source can never work as it was configured.
-    fn run(
-        self: Box<Self>,
-        changes: mpsc::Sender<Changes>,
-    ) -> BoxFuture<'static, Result<(), SourceError>>;
+    fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>>;
 }
 
 /// Why a source cannot work at all.

@@ -22,9 +22,7 @@ impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let text = |name: &str| {
-            let found = value
-                .get("metadata")
-                .and_then(|metadata| metadata.get(name));
+            let found = value.get("metadata").and_then(|metadata| metadata.get(name));
             found.and_then(Value::as_str).map(str::to_owned)
         };
         let metadata = ObjectMeta {

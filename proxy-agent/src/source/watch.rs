@@ -27,8 +27,7 @@ use crate::clock;
 use crate::error::chain;
 
 /// A server that does not know streaming lists may answer with an ordinary watch that never says "that is all".
-const STREAMED_LIST_SILENCE: Duration =
-    Duration::from_millis(if cfg!(test) { 500 } else { 15_000 });
+const STREAMED_LIST_SILENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 15_000 });
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// After this long without an error the next one waits shortly again.
@@ -54,12 +53,7 @@ enum Left {
 }
 
 impl Watch {
-    pub(super) fn new(
-        kind: Kind,
-        resource: ApiResource,
-        api: Api<Raw>,
-        config: watcher::Config,
-    ) -> Self {
+    pub(super) fn new(kind: Kind, resource: ApiResource, api: Api<Raw>, config: watcher::Config) -> Self {
         Self {
             known: Known::new(kind, resource.clone()),
             link: Link::new(resource.plural.clone()),
@@ -79,10 +73,7 @@ impl Watch {
                 Left::Expired => {}
                 Left::NoStreamedLists => {
                     let resource = &self.resource.plural;
-                    tracing::debug!(
-                        resource,
-                        "the API server streams no lists; reading by pages"
-                    );
+                    tracing::debug!(resource, "the API server streams no lists; reading by pages");
                     config = paged.clone();
                 }
             }
@@ -186,10 +177,7 @@ impl Known {
                     return Changes::new();
                 };
                 self.names.insert(name.clone());
-                self.decode(&name, raw)
-                    .map(Change::Put)
-                    .into_iter()
-                    .collect()
+                self.decode(&name, raw).map(Change::Put).into_iter().collect()
             }
             Event::Delete(raw) => {
                 let Some(name) = name_of(&raw, &self.resource) else {
@@ -224,8 +212,7 @@ impl Known {
             return vec![Change::Replace(self.kind, list.objects)];
         }
         let gone = before.difference(&self.names);
-        gone.map(|name| Change::Delete(self.kind, name.clone()))
-            .collect()
+        gone.map(|name| Change::Delete(self.kind, name.clone())).collect()
     }
 
     /// `None` if it cannot be used, which is logged once for each reason.
@@ -255,10 +242,7 @@ fn name_of(raw: &Raw, resource: &ApiResource) -> Option<ObjectName> {
     use kube::Resource;
     let metadata = raw.meta();
     let Some(name) = metadata.name.clone().filter(|name| !name.is_empty()) else {
-        tracing::warn!(
-            "an object without a name among the {}: left out",
-            resource.plural
-        );
+        tracing::warn!("an object without a name among the {}: left out", resource.plural);
         return None;
     };
     let namespace = metadata.namespace.clone().unwrap_or_default();

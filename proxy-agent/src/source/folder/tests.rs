@@ -9,8 +9,7 @@ impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("weir-folder-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("weir-folder-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -55,24 +54,14 @@ fn word(change: &Change) -> String {
 #[test]
 fn the_first_scan_is_complete_and_later_ones_tell_the_difference() {
     let folder = Scratch::new();
-    folder.write(
-        "a.yaml",
-        &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")),
-    );
+    folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
     let mut scanner = Scanner::new(folder.0.clone());
     assert_eq!(
         told(&mut scanner),
-        [
-            "replace Node 0",
-            "replace EndpointSlice 0",
-            "replace Service 2"
-        ]
+        ["replace Node 0", "replace EndpointSlice 0", "replace Service 2"]
     );
     assert_eq!(told(&mut scanner).len(), 0);
-    folder.write(
-        "a.yaml",
-        &(service("a", "10.0.0.1") + &service("c", "10.0.0.33")),
-    );
+    folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("c", "10.0.0.33")));
     assert_eq!(told(&mut scanner), ["delete shop/b", "put shop/c"]);
     folder.remove("a.yaml");
     assert_eq!(told(&mut scanner), ["delete shop/a", "delete shop/c"]);
@@ -158,11 +147,7 @@ async fn a_change_is_told_within_a_fraction_of_a_second_and_a_lost_folder_is_fou
     fs::write(path.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
     assert_eq!(
         next(&mut changes, 3000).await,
-        [
-            "replace Node 0",
-            "replace EndpointSlice 0",
-            "replace Service 1"
-        ]
+        ["replace Node 0", "replace EndpointSlice 0", "replace Service 1"]
     );
 
     fs::write(path.join("b.yaml"), service("b", "10.0.0.2")).unwrap();

@@ -23,10 +23,7 @@ const RESCAN: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Scans until the receiver is gone.
-pub(super) async fn run(
-    mut scanner: Scanner,
-    changes: mpsc::Sender<Changes>,
-) -> Result<(), SourceError> {
+pub(super) async fn run(mut scanner: Scanner, changes: mpsc::Sender<Changes>) -> Result<(), SourceError> {
     let mut watch = FolderWatch::default();
     let mut missing = false;
     loop {
@@ -42,10 +39,7 @@ pub(super) async fn run(
         scanner = back;
         log_folder(&path, &scan, &mut missing);
         let wait = match scan {
-            Ok(Scan {
-                changes: found,
-                torn,
-            }) => {
+            Ok(Scan { changes: found, torn }) => {
                 if !found.is_empty() && changes.send(found).await.is_err() {
                     return Ok(());
                 }
@@ -93,11 +87,7 @@ impl FolderWatch {
             self.armed = None;
             return;
         };
-        if self
-            .armed
-            .as_ref()
-            .is_some_and(|armed| armed.inode == inode)
-        {
+        if self.armed.as_ref().is_some_and(|armed| armed.inode == inode) {
             return;
         }
         match watcher(directory) {

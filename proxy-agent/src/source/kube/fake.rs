@@ -116,12 +116,7 @@ impl FakeApi {
             state.store(plural, name, fields);
         }
         for name in delete {
-            state
-                .objects
-                .get_mut(plural)
-                .unwrap()
-                .remove(*name)
-                .unwrap();
+            state.objects.get_mut(plural).unwrap().remove(*name).unwrap();
         }
         state.version += 1;
         state.oldest = state.version;
@@ -205,11 +200,7 @@ impl FakeApi {
         loop {
             let (events, version, now) = {
                 let state = self.state();
-                (
-                    state.since(plural, at),
-                    state.version,
-                    (state.cuts, state.gone),
-                )
+                (state.since(plural, at), state.version, (state.cuts, state.gone))
             };
             for event in events {
                 chunk(&mut stream, &event).await?;
@@ -219,11 +210,7 @@ impl FakeApi {
                 return stream.write_all(b"40\r\n{\"type\": \"MODIF").await;
             }
             if now.1 != gone {
-                return chunk(
-                    &mut stream,
-                    &json!({"type": "ERROR", "object": status(410)}),
-                )
-                .await;
+                return chunk(&mut stream, &json!({"type": "ERROR", "object": status(410)})).await;
             }
             if changes.changed().await.is_err() {
                 return Ok(());
@@ -256,11 +243,7 @@ impl State {
     }
 
     fn initial(&self, plural: &str, streams: Streams) -> (Vec<Value>, u64) {
-        let all = self
-            .objects
-            .get(plural)
-            .into_iter()
-            .flat_map(BTreeMap::values);
+        let all = self.objects.get(plural).into_iter().flat_map(BTreeMap::values);
         let mut events: Vec<_> = all
             .map(|object| json!({"type": "ADDED", "object": object}))
             .collect();
@@ -277,9 +260,7 @@ impl State {
     }
 
     fn page(&self, plural: &str, query: &BTreeMap<String, String>) -> (u16, Value) {
-        let start: usize = query
-            .get("continue")
-            .map_or(0, |token| token.parse().unwrap());
+        let start: usize = query.get("continue").map_or(0, |token| token.parse().unwrap());
         if start > 0
             && let Some(code) = self.refuse_second_page
         {

@@ -76,10 +76,7 @@ impl Mirror {
     }
 
     fn services(&self) -> Vec<(&str, &str)> {
-        let services = self
-            .known
-            .iter()
-            .filter(|((kind, _), _)| *kind == Kind::Service);
+        let services = self.known.iter().filter(|((kind, _), _)| *kind == Kind::Service);
         services
             .map(|((_, name), ip)| (name.as_str(), ip.as_str()))
             .collect()
@@ -129,9 +126,7 @@ async fn a_streamed_list_and_its_events() {
     mirror.becomes(&ALL).await;
     api.put("services", "b", &service("10.0.0.22"));
     api.delete("services", "c");
-    mirror
-        .becomes(&[("a", "10.0.0.1"), ("b", "10.0.0.22")])
-        .await;
+    mirror.becomes(&[("a", "10.0.0.1"), ("b", "10.0.0.22")]).await;
     let asked = api.state().asked.clone();
     assert_eq!(asked.len(), 3, "one watch each, and no list: {asked:?}");
     for one in &asked {
@@ -152,15 +147,8 @@ async fn a_server_that_refuses_streamed_lists_is_read_by_pages() {
     let mut mirror = Mirror::of(&api);
     mirror.becomes(&ALL).await;
     api.put("services", "d", &service("10.0.0.4"));
-    mirror
-        .becomes(&[ALL[0], ALL[1], ALL[2], ("d", "10.0.0.4")])
-        .await;
-    assert!(
-        api.state()
-            .asked
-            .iter()
-            .any(|one| one.contains("continue=2"))
-    );
+    mirror.becomes(&[ALL[0], ALL[1], ALL[2], ("d", "10.0.0.4")]).await;
+    assert!(api.state().asked.iter().any(|one| one.contains("continue=2")));
 }
 
 #[tokio::test]
@@ -182,9 +170,7 @@ async fn an_object_that_cannot_be_decoded_costs_itself_only() {
         mirror.becomes(&ALL).await;
         api.put("services", "b", &nonsense());
         api.put("services", "d", &service("10.0.0.4"));
-        mirror
-            .becomes(&[ALL[0], ALL[1], ALL[2], ("d", "10.0.0.4")])
-            .await;
+        mirror.becomes(&[ALL[0], ALL[1], ALL[2], ("d", "10.0.0.4")]).await;
         // Also through a new list, which has it still.
         api.unseen("services", &[], &["d"]);
         api.gone();

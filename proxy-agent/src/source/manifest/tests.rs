@@ -9,9 +9,7 @@ fn names(manifest: &Manifest) -> Vec<String> {
 }
 
 fn service(name: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\nspec: {{}}\n"
-    )
+    format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\nspec: {{}}\n")
 }
 
 #[test]
@@ -80,8 +78,7 @@ fn lists_are_opened() {
 
 #[test]
 fn json_files_may_hold_several_values() {
-    let one =
-        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a","namespace":"x"},"spec":{}}"#;
+    let one = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a","namespace":"x"},"spec":{}}"#;
     let two = one.replace("\"a\"", "\"b\"");
     let manifest = read(Format::Json, &format!("{one}\n{two}\n{{\n\"kind\": }}"));
     assert_eq!(names(&manifest), ["Service x/a", "Service x/b"]);
@@ -110,10 +107,7 @@ fn only_manifests_count() {
 
 #[test]
 fn directives_and_byte_order_marks_are_no_trouble() {
-    let manifest = read(
-        Format::Yaml,
-        &format!("\u{feff}%YAML 1.2\n---\n{}", service("a")),
-    );
+    let manifest = read(Format::Yaml, &format!("\u{feff}%YAML 1.2\n---\n{}", service("a")));
     assert_eq!(manifest.broken, []);
     assert_eq!(names(&manifest), ["Service shop/a"]);
 }
