@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use proxy_common::{Event, EventKind, Reason};
+use proxy_common::{Event, EventKind, Ip, Reason, Scope, ServiceKey};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
@@ -84,8 +84,11 @@ struct Line {
     service: String,
     port_name: String,
     protocol: String,
-    client: IpAddr,
-    client_port: u16,
+    /// Unknown at the socket hook: a socket gets its address later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_port: Option<u16>,
     frontend: IpAddr,
     frontend_port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +103,8 @@ struct Lines<'f> {
     flags: &'f MonitorFlags,
     clock: WallClock,
     names: HashMap<u32, Option<Name>>,
+    /// Read when it is first needed.
+    frontends: Option<HashMap<ServiceKey, u32>>,
 }
 
 impl<'f> Lines<'f> {
@@ -108,19 +113,21 @@ impl<'f> Lines<'f> {
             flags,
             clock: clock::wall(),
             names: HashMap::new(),
+            frontends: None,
         }
     }
 
     /// An id may be given to another Service; and the wall clock may be set.
     fn forget_names(&mut self) {
         self.names.clear();
+        self.frontends = None;
         self.clock = clock::wall();
     }
 
     fn of(&mut self, events: &[Event], maps: &Maps) -> Result<String> {
         let mut text = String::new();
         for event in events {
-            let name = self.name(event.service, maps);
+            let name = self.name(event, maps);
             if self.wanted(event, name.as_ref()) {
                 self.write(&mut text, event, name)?;
             }
@@ -128,9 +135,34 @@ impl<'f> Lines<'f> {
         Ok(text)
     }
 
-    fn name(&mut self, id: u32, maps: &Maps) -> Option<Name> {
+    /// The socket hook does not say which service it was, but at which frontend.
+    fn name(&mut self, event: &Event, maps: &Maps) -> Option<Name> {
+        let known = (event.service != u32::MAX).then_some(event.service);
+        let id = known.or_else(|| self.frontend(event, maps))?;
         let find = || maps.name(id).ok().flatten().map(|row| Name::of(&row));
         self.names.entry(id).or_insert_with(find).clone()
+    }
+
+    fn frontend(&mut self, event: &Event, maps: &Maps) -> Option<u32> {
+        let frontends = self.frontends.get_or_insert_with(|| {
+            let rows = maps.services().unwrap_or_default();
+            rows.into_iter().map(|(key, service)| (key, service.id)).collect()
+        });
+        let key = |address, scope: Scope| ServiceKey {
+            address,
+            port: event.frontend_port,
+            protocol: event.protocol,
+            scope: scope.code(),
+        };
+        let node_port = if event.frontend.is_v4() {
+            Scope::NodePortV4
+        } else {
+            Scope::NodePortV6
+        };
+        let address = frontends.get(&key(event.frontend, Scope::Address));
+        address
+            .or_else(|| frontends.get(&key(Ip::UNSPECIFIED, node_port)))
+            .copied()
     }
 
     fn wanted(&self, event: &Event, name: Option<&Name>) -> bool {
@@ -144,6 +176,7 @@ impl<'f> Lines<'f> {
         let kind = word(EventKind::from_code(event.kind).map(EventKind::name), event.kind);
         let reason = word(Reason::from_code(event.reason).map(Reason::name), event.reason);
         let answered = event.backend_port != 0;
+        let seen = event.client != Ip::UNSPECIFIED;
         if self.flags.output.output == Output::Json {
             let name = name.unwrap_or_else(|| Name {
                 service: String::new(),
@@ -157,8 +190,8 @@ impl<'f> Lines<'f> {
                 service: name.service,
                 port_name: name.port,
                 protocol: protocol(event.protocol),
-                client: event.client.into(),
-                client_port: event.client_port,
+                client: seen.then(|| event.client.into()),
+                client_port: seen.then_some(event.client_port),
                 frontend: event.frontend.into(),
                 frontend_port: event.frontend_port,
                 backend: answered.then(|| event.backend.into()),
@@ -170,11 +203,12 @@ impl<'f> Lines<'f> {
             return Ok(());
         }
         let name = name.map_or("<none>".to_owned(), |name| name.full());
-        let mut way = format!(
-            "{} -> {}",
-            socket(event.client, event.client_port),
-            socket(event.frontend, event.frontend_port)
-        );
+        let client = if seen {
+            socket(event.client, event.client_port)
+        } else {
+            "socket".to_owned()
+        };
+        let mut way = format!("{client} -> {}", socket(event.frontend, event.frontend_port));
         if answered {
             write!(way, " -> {}", socket(event.backend, event.backend_port))?;
         }
