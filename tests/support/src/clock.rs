@@ -4,10 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The current instant.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a lab measures and waits in real time"
-)]
+#[expect(clippy::disallowed_methods, reason = "a lab measures and waits in real time")]
 pub fn now() -> Instant {
     Instant::now()
 }

@@ -165,8 +165,6 @@ impl Host {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        self.0
-            .dir
-            .join(format!("{}-{program}-{number}.log", self.name()))
+        self.0.dir.join(format!("{}-{program}-{number}.log", self.name()))
     }
 }

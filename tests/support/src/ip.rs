@@ -16,9 +16,7 @@ pub(crate) fn batch(netns: Option<&str>, lines: &str) -> Result<()> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .context("cannot run `ip`: install iproute2")?;
+    let mut child = command.spawn().context("cannot run `ip`: install iproute2")?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin
             .write_all(lines.as_bytes())

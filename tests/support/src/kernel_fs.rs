@@ -14,10 +14,7 @@ pub(crate) const RUN: &str = "/run/weir-lab";
 
 /// The mount point of the cgroup v2 hierarchy, mounted by us if nobody did.
 pub(crate) fn cgroup2_root() -> Result<PathBuf> {
-    if let Some(path) = mount_points()?
-        .into_iter()
-        .find(|mount| mount.kind == "cgroup2")
-    {
+    if let Some(path) = mount_points()?.into_iter().find(|mount| mount.kind == "cgroup2") {
         return Ok(path.path);
     }
     // Shared by all labs of the machine, therefore never unmounted: another lab may be using it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
@@ -85,18 +85,18 @@ impl Lab {
 
     /// Removes everything now, with the error if something stays.
     pub fn remove(self) -> Result<()> {
-        self.world.remove()
+        let result = self.world.remove();
+        wait_if_interrupted();
+        result
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = self.world.remove() {
-            eprintln!(
-                "the lab {} is not removed completely: {error:#}",
-                self.world.id
-            );
+            eprintln!("the lab {} is not removed completely: {error:#}", self.world.id);
         }
+        wait_if_interrupted();
     }
 }
 
@@ -112,6 +112,7 @@ pub(crate) struct World {
     switches: Mutex<BTreeMap<String, Host>>,
     pub(crate) nodes: Mutex<Vec<Node>>,
     outsiders: AtomicU32,
+    removal: Mutex<()>,
 }
 
 impl World {
@@ -131,31 +132,22 @@ impl World {
             switches: Mutex::default(),
             nodes: Mutex::default(),
             outsiders: AtomicU32::new(0),
+            removal: Mutex::default(),
         };
         for path in [&world.dir, &world.cgroup] {
-            fs::create_dir_all(path)
-                .with_context(|| format!("cannot create {}", path.display()))?;
+            fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         Ok(world)
     }
 
     /// Makes a machine without links; `cgroup` is relative to the lab's.
-    pub(crate) fn host(
-        &self,
-        name: &str,
-        cgroup: &str,
-        v4: Ipv4Addr,
-        v6: Ipv6Addr,
-    ) -> Result<Host> {
+    pub(crate) fn host(&self, name: &str, cgroup: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Host> {
         let mut netns = lock(&self.netns);
         let Some(names) = netns.as_mut() else {
             bail!("the lab {} is already removed", self.id);
         };
         let full = format!("{}-{name}", self.id);
-        ensure!(
-            !names.contains(&full),
-            "the lab has a machine {name} already"
-        );
+        ensure!(!names.contains(&full), "the lab has a machine {name} already");
         names.push(full.clone());
         let paths = HostPaths {
             netns: Netns::create(&full)?,
@@ -163,8 +155,7 @@ impl World {
             dir: self.dir.join("log"),
         };
         for path in [&paths.cgroup, &paths.dir] {
-            fs::create_dir_all(path)
-                .with_context(|| format!("cannot create {}", path.display()))?;
+            fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         Ok(Host::new(name, paths, v4, v6))
     }
@@ -219,6 +210,7 @@ impl World {
 
     /// Removes all, goes on at an error, and returns the first one. Doing it again is harmless.
     fn remove(&self) -> Result<()> {
+        let _one_at_a_time = lock(&self.removal);
         let Some(names) = lock(&self.netns).take() else {
             return Ok(());
         };
@@ -233,6 +225,16 @@ impl World {
 /// The labs of this process, for the thread that waits for signals.
 static WORLDS: Mutex<Vec<Weak<World>>> = Mutex::new(Vec::new());
 
+/// Whether a signal is ending this process.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// When a signal ends the process, what the other threads run into is only noise: they wait for the end instead.
+fn wait_if_interrupted() {
+    while INTERRUPTED.load(Ordering::Relaxed) {
+        thread::park();
+    }
+}
+
 /// From now on Ctrl-C and `SIGTERM` remove this process's labs before they end it, with exit code 130 or 143.
 ///
 /// For programs with a terminal. Tests do without: the next run sweeps up.
@@ -242,6 +244,7 @@ pub fn clean_up_on_signals() -> Result<()> {
         let Some(signal) = signals.forever().next() else {
             return;
         };
+        INTERRUPTED.store(true, Ordering::Relaxed);
         // Visible on the line after `^C`.
         eprintln!("\nstopping: removing the lab");
         for world in lock(&WORLDS).iter().filter_map(Weak::upgrade) {

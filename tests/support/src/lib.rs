@@ -35,7 +35,7 @@ pub use netns::Netns;
 pub use node::{Node, NodeOptions, PodNetwork, ReversePath};
 pub use pod::Pod;
 pub use process::Process;
-pub use root::require_root;
+pub use root::{missing, require_root};
 pub use sweep::sweep;
 pub use traffic::{Client, peer_binary};
 pub use weir::{Weir, weir_binary, workspace_root};

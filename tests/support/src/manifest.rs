@@ -187,23 +187,15 @@ impl Service {
                 .collect();
             (!endpoints.is_empty()).then(|| self.slice(family, &endpoints))
         };
-        [
-            slice("IPv4", IpAddr::is_ipv4),
-            slice("IPv6", IpAddr::is_ipv6),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        [slice("IPv4", IpAddr::is_ipv4), slice("IPv6", IpAddr::is_ipv6)]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn slice(&self, family: &str, endpoints: &[&Endpoint]) -> String {
         let name = format!("{}-{}", self.name, family.to_lowercase());
-        let mut yaml = head(
-            "discovery.k8s.io/v1",
-            "EndpointSlice",
-            &self.namespace,
-            &name,
-        );
+        let mut yaml = head("discovery.k8s.io/v1", "EndpointSlice", &self.namespace, &name);
         let _ = writeln!(
             yaml,
             "  labels:\n    kubernetes.io/service-name: {}\naddressType: {family}\nports:",
@@ -267,20 +259,14 @@ pub fn node_yaml(node: &Node) -> String {
         node.name()
     );
     for address in node.addresses() {
-        let _ = writeln!(
-            yaml,
-            "    - type: InternalIP\n      address: {}",
-            quoted(address)
-        );
+        let _ = writeln!(yaml, "    - type: InternalIP\n      address: {}", quoted(address));
     }
     let _ = writeln!(yaml, "    - type: Hostname\n      address: {}", node.name());
     yaml
 }
 
 fn head(version: &str, kind: &str, namespace: &str, name: &str) -> String {
-    format!(
-        "apiVersion: {version}\nkind: {kind}\nmetadata:\n  namespace: {namespace}\n  name: {name}\n"
-    )
+    format!("apiVersion: {version}\nkind: {kind}\nmetadata:\n  namespace: {namespace}\n  name: {name}\n")
 }
 
 fn push_lines(yaml: &mut String, lines: &[String]) {
@@ -304,10 +290,7 @@ mod tests {
 
     #[test]
     fn a_service_reads_as_people_write_it() {
-        let ips = [
-            "10.96.0.10".parse().unwrap(),
-            "fd00:10:96::10".parse().unwrap(),
-        ];
+        let ips = ["10.96.0.10".parse().unwrap(), "fd00:10:96::10".parse().unwrap()];
         let web = Service::new("web", &ips, &[Port::tcp("http", 80, 8080).node_port(30080)]);
         assert_eq!(
             web.to_yaml(),

@@ -154,10 +154,7 @@ impl Node {
     }
 
     pub(crate) fn world(&self) -> Result<Arc<World>> {
-        self.inner
-            .world
-            .upgrade()
-            .context("the lab is already removed")
+        self.inner.world.upgrade().context("the lab is already removed")
     }
 
     pub(crate) fn options(&self) -> &NodeOptions {

@@ -82,9 +82,8 @@ impl Pod {
         let (gateway4, gateway6) = self.node.gateway();
         let veth = &self.interface;
         self.add_veth()?;
-        self.node.ip(&format!(
-            "link set {veth} master cni0\nlink set {veth} up\n"
-        ))?;
+        self.node
+            .ip(&format!("link set {veth} master cni0\nlink set {veth} up\n"))?;
         self.ip(&format!(
             "address add {}/24 dev eth0\n\
              address add {}/64 dev eth0 nodad\n\

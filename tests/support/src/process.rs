@@ -25,16 +25,10 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` in a place; output that is not piped goes to the end of `log`.
-    pub(crate) fn start(
-        mut command: Command,
-        netns: &Netns,
-        cgroup: &Path,
-        log: &Path,
-    ) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, netns: &Netns, cgroup: &Path, log: &Path) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         place(&mut command, netns, cgroup)?;
-        let child = spawn(command)
-            .with_context(|| format!("cannot start {program} in {}", netns.name()))?;
+        let child = spawn(command).with_context(|| format!("cannot start {program} in {}", netns.name()))?;
         Ok(Self {
             child,
             log: log.to_owned(),

@@ -25,8 +25,8 @@ pub fn require_root() -> bool {
     false
 }
 
-/// What this machine lacks, as a sentence with the way out.
-pub(crate) fn missing() -> Option<String> {
+/// What this machine lacks for a lab, as a sentence with the way out; `None` if nothing.
+pub fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("this needs root: run it with sudo".to_owned());
     }

@@ -14,6 +14,7 @@ use crate::lab::lock;
 use crate::peer::connect::ConnectOptions;
 use crate::peer::serve::ServeOptions;
 use crate::peer::{READY, Report};
+use crate::weir::target_dir;
 use crate::{Host, Process, clock, workspace_root};
 
 impl Host {
@@ -178,7 +179,5 @@ fn build_peer() -> Result<PathBuf> {
         "cannot build weir-lab-peer: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/weir-lab-peer"))
+    Ok(target_dir().join("release/weir-lab-peer"))
 }

@@ -152,10 +152,7 @@ fn says_ready(log: &str) -> bool {
 
 /// The program: from `WEIR_BIN`, or what `cargo xtask build` made.
 pub fn weir_binary() -> Result<PathBuf> {
-    let path = std::env::var_os("WEIR_BIN").map_or_else(
-        || workspace_root().join("target/release/weir"),
-        PathBuf::from,
-    );
+    let path = std::env::var_os("WEIR_BIN").map_or_else(|| target_dir().join("release/weir"), PathBuf::from);
     ensure!(
         path.is_file(),
         "{} is missing: run `./x build`, or name the program with WEIR_BIN",
@@ -169,6 +166,13 @@ pub fn weir_binary() -> Result<PathBuf> {
 pub fn workspace_root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own).to_owned()
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    let root = workspace_root();
+    let dir = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root.join(dir)
 }
 
 #[cfg(test)]

@@ -38,10 +38,8 @@ fn world(prefix: &str, pods: PodNetwork) -> World {
         n1.pod("web-1", "10.244.1.2", "fd00:10:244:1::2").unwrap(),
         n1.pod("web-2", "10.244.1.3", "fd00:10:244:1::3").unwrap(),
         n2.pod("web-3", "10.244.2.2", "fd00:10:244:2::2").unwrap(),
-        n1.pod("client-1", "10.244.1.4", "fd00:10:244:1::4")
-            .unwrap(),
-        n2.pod("client-2", "10.244.2.3", "fd00:10:244:2::3")
-            .unwrap(),
+        n1.pod("client-1", "10.244.1.4", "fd00:10:244:1::4").unwrap(),
+        n2.pod("client-2", "10.244.2.3", "fd00:10:244:2::3").unwrap(),
     ];
     let outside = lab.outside("client").unwrap();
     World {
@@ -87,11 +85,7 @@ fn assert_all_paths(world: &World) {
         }
     }
     let _on_node = world.nodes[0].serve(PORT, PORT).unwrap();
-    assert_reaches(
-        &world.outside,
-        &world.nodes[0],
-        Some(world.outside.v4().into()),
-    );
+    assert_reaches(&world.outside, &world.nodes[0], Some(world.outside.v4().into()));
     assert_reaches(client_2, &world.nodes[0], Some(client_2.v4().into()));
 }
 
@@ -126,10 +120,7 @@ fn a_client_counts_errors_by_kind_and_is_fast() {
     let target = SocketAddr::new(web_3.v4().into(), PORT);
 
     let refused = client.connect(&ConnectOptions::new(target, 4, 2)).unwrap();
-    assert_eq!(
-        (refused.attempted, refused.ok, refused.errors.refused),
-        (4, 0, 4)
-    );
+    assert_eq!((refused.attempted, refused.ok, refused.errors.refused), (4, 0, 4));
     let udp = ConnectOptions {
         udp: true,
         connected: true,
@@ -138,13 +129,8 @@ fn a_client_counts_errors_by_kind_and_is_fast() {
     assert_eq!(client.connect(&udp).unwrap().errors.refused, 1);
 
     let _server = web_3.serve(PORT, PORT).unwrap();
-    let fast = client
-        .connect(&ConnectOptions::new(target, 3000, 32))
-        .unwrap();
-    println!(
-        "3000 connections: {} ms, {:?}",
-        fast.elapsed_ms, fast.latency
-    );
+    let fast = client.connect(&ConnectOptions::new(target, 3000, 32)).unwrap();
+    println!("3000 connections: {} ms, {:?}", fast.elapsed_ms, fast.latency);
     assert!(fast.is_clean(), "{fast:?}");
 
     let mut source = ConnectOptions::new(target, 1, 1);
@@ -215,11 +201,7 @@ fn traces(prefix: &str) -> Vec<String> {
         "/sys/fs/cgroup/unified",
         "/sys/fs/cgroup",
     ];
-    for root in roots
-        .map(Path::new)
-        .into_iter()
-        .filter(|path| path.exists())
-    {
+    for root in roots.map(Path::new).into_iter().filter(|path| path.exists()) {
         found.extend(
             fs::read_dir(root)
                 .unwrap()

@@ -74,17 +74,7 @@ struct Connect {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
-        Verb::Serve {
-            name,
-            tcp,
-            udp,
-            bind,
-        } => serve(&ServeOptions {
-            name,
-            tcp,
-            udp,
-            bind,
-        }),
+        Verb::Serve { name, tcp, udp, bind } => serve(&ServeOptions { name, tcp, udp, bind }),
         Verb::Connect(arguments) => run(&arguments),
     }
 }

@@ -139,23 +139,22 @@ impl Run {
 
     fn one(&self, number: u64) {
         lock(&self.tally).report.attempted += 1;
+        let begin = now();
         let result = if self.options.udp {
             self.one_udp(number)
         } else {
             self.one_tcp(number)
         };
         if let Err(error) = result {
-            lock(&self.tally).report.count_error(&error);
+            // How long a held connection lasted says nothing.
+            let after = self.options.hold.is_zero().then(|| begin.elapsed());
+            lock(&self.tally).failed(&error, after);
         }
     }
 
     fn one_tcp(&self, number: u64) -> io::Result<()> {
         let begin = now();
-        let stream = socket::tcp(
-            self.options.target,
-            self.options.source,
-            self.options.timeout,
-        )?;
+        let stream = socket::tcp(self.options.target, self.options.source, self.options.timeout)?;
         let mut reader = BufReader::with_capacity(512, &stream);
         let greeting = read_line(&mut reader)?;
         let backend = self.answered(&greeting, begin)?;

@@ -27,6 +27,8 @@ pub struct Report {
     pub wrong_backend: u64,
     /// Time from `connect()` to the greeting, in microseconds.
     pub latency: Latency,
+    /// Time from `connect()` to the error of connections that failed, in microseconds; not of held ones.
+    pub error_latency: Latency,
     /// Length of the run.
     pub elapsed_ms: u64,
 }
@@ -108,6 +110,7 @@ impl Report {
 pub(crate) struct Tally {
     pub(crate) report: Report,
     latencies: Vec<u64>,
+    error_latencies: Vec<u64>,
 }
 
 impl Tally {
@@ -115,8 +118,12 @@ impl Tally {
         self.report.ok += 1;
         *self.report.backends.entry(backend.to_owned()).or_default() += 1;
         *self.report.seen_as.entry(seen_as.to_owned()).or_default() += 1;
-        self.latencies
-            .push(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        self.latencies.push(micros(latency));
+    }
+
+    pub(crate) fn failed(&mut self, error: &io::Error, after: Option<Duration>) {
+        self.report.count_error(error);
+        self.error_latencies.extend(after.map(micros));
     }
 
     /// The report as of now.
@@ -127,21 +134,29 @@ impl Tally {
     }
 
     /// The report at the end, with the latencies.
-    pub(crate) fn finish(mut self, elapsed: Duration) -> Report {
-        self.latencies.sort_unstable();
-        let at = |percent: usize| {
-            let index = self.latencies.len().saturating_sub(1) * percent / 100;
-            self.latencies.get(index).copied().unwrap_or(0)
-        };
-        let latency = Latency {
-            p50: at(50),
-            p99: at(99),
-            max: at(100),
-        };
+    pub(crate) fn finish(self, elapsed: Duration) -> Report {
         let mut report = self.snapshot(elapsed);
-        report.latency = latency;
+        report.latency = rank(self.latencies);
+        report.error_latency = rank(self.error_latencies);
         report
     }
+}
+
+fn rank(mut latencies: Vec<u64>) -> Latency {
+    latencies.sort_unstable();
+    let at = |percent: usize| {
+        let index = latencies.len().saturating_sub(1) * percent / 100;
+        latencies.get(index).copied().unwrap_or(0)
+    };
+    Latency {
+        p50: at(50),
+        p99: at(99),
+        max: at(100),
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

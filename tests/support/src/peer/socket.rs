@@ -8,11 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// A TCP connection from `source`, if given, with the same time-out for connecting, reading and writing.
-pub(crate) fn tcp(
-    target: SocketAddr,
-    source: Option<SocketAddr>,
-    limit: Duration,
-) -> io::Result<TcpStream> {
+pub(crate) fn tcp(target: SocketAddr, source: Option<SocketAddr>, limit: Duration) -> io::Result<TcpStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(family(target), SocketType::STREAM, flags, None)?;
     if let Some(source) = source {
@@ -40,17 +36,8 @@ pub(crate) fn tcp(
 }
 
 /// A UDP socket from `source`, if given; not connected.
-pub(crate) fn udp(
-    target: SocketAddr,
-    source: Option<SocketAddr>,
-    limit: Duration,
-) -> io::Result<UdpSocket> {
-    let socket = net::socket_with(
-        family(target),
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+pub(crate) fn udp(target: SocketAddr, source: Option<SocketAddr>, limit: Duration) -> io::Result<UdpSocket> {
+    let socket = net::socket_with(family(target), SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     if let Some(source) = source {
         sockopt::set_socket_reuseaddr(&socket, true)?;
         net::bind(&socket, &source)?;
@@ -63,12 +50,7 @@ pub(crate) fn udp(
 /// A listener on both families unless `bind` names an address.
 pub(crate) fn listener(bind: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
     let address = SocketAddr::new(bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port);
-    let socket = net::socket_with(
-        family(address),
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = net::socket_with(family(address), SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if bind.is_none() {
         sockopt::set_ipv6_v6only(&socket, false)?;
@@ -81,12 +63,7 @@ pub(crate) fn listener(bind: Option<IpAddr>, port: u16) -> io::Result<TcpListene
 /// A UDP socket on both families unless `bind` names an address.
 pub(crate) fn udp_server(bind: Option<IpAddr>, port: u16) -> io::Result<UdpSocket> {
     let address = SocketAddr::new(bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port);
-    let socket = net::socket_with(
-        family(address),
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = net::socket_with(family(address), SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     if bind.is_none() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
