@@ -76,8 +76,10 @@ impl Tables for Kernel {
     #[inline(always)]
     fn advance(&self, cursor: u32) -> Option<u64> {
         let cursor = maps::CURSORS.get_ptr_mut(cursor)?;
+        // Not `Relaxed`: for that the compiler emits an add that fetches nothing, and hands out its operand instead of
+        // the old value, so that every turn would be 1.
         // SAFETY: as in `count_chosen`.
-        Some(unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*cursor).next, 1) })
+        Some(unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*cursor).next, 1) })
     }
 
     #[inline(always)]
