@@ -62,12 +62,7 @@ pub fn parse(text: &str) -> Option<Ip> {
 /// Four decimal numbers; leading zeros mean nothing.
 fn parse_v4(text: &str) -> Option<[u8; 4]> {
     let mut parts = text.split('.').map(parse_decimal);
-    let bytes = [
-        parts.next()??,
-        parts.next()??,
-        parts.next()??,
-        parts.next()??,
-    ];
+    let bytes = [parts.next()??, parts.next()??, parts.next()??, parts.next()??];
     parts.next().is_none().then_some(bytes)
 }
 
@@ -104,8 +99,7 @@ fn parse_groups(text: &str, may_end_in_v4: bool) -> Option<Vec<u16>> {
     let mut parts = text.split(':').peekable();
     while let Some(part) = parts.next() {
         if part.contains('.') {
-            let [a, b, c, d] =
-                parse_v4(part).filter(|_| may_end_in_v4 && parts.peek().is_none())?;
+            let [a, b, c, d] = parse_v4(part).filter(|_| may_end_in_v4 && parts.peek().is_none())?;
             groups.extend([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]);
         } else {
             let hex = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -204,13 +198,7 @@ mod tests {
         for text in refused {
             assert!(refusal(parse(text).unwrap()).is_some(), "{text}");
         }
-        for text in [
-            "10.0.0.1",
-            "2001:db8::1",
-            "192.168.0.1",
-            "fd00::1",
-            "8.8.8.8",
-        ] {
+        for text in ["10.0.0.1", "2001:db8::1", "192.168.0.1", "fd00::1", "8.8.8.8"] {
             assert_eq!(refusal(parse(text).unwrap()), None, "{text}");
         }
     }

@@ -81,13 +81,7 @@ impl Addresses {
     }
 
     /// The step that an address needs.
-    pub fn step(
-        &self,
-        address: Ip,
-        objects: &Objects,
-        mirror: &Mirror,
-        planned: &Planned,
-    ) -> Option<Step> {
+    pub fn step(&self, address: Ip, objects: &Objects, mirror: &Mirror, planned: &Planned) -> Option<Step> {
         let present = mirror.addresses().get(&address);
         match self.wanted(address, objects, mirror, planned) {
             Some(row) => (present != Some(&row)).then_some(Step::PutAddress { address, row }),
@@ -95,13 +89,7 @@ impl Addresses {
         }
     }
 
-    fn wanted(
-        &self,
-        address: Ip,
-        objects: &Objects,
-        mirror: &Mirror,
-        planned: &Planned,
-    ) -> Option<Address> {
+    fn wanted(&self, address: Ip, objects: &Objects, mirror: &Mirror, planned: &Planned) -> Option<Address> {
         let present = mirror.addresses().get(&address);
         let kind = present.and_then(|row| AddressKind::from_code(row.kind));
         if objects.is_local(address) {
@@ -128,9 +116,7 @@ impl Addresses {
         }
         match kind? {
             AddressKind::ClusterIp => cluster_ip(AddressKind::Retired),
-            AddressKind::Retired if !self.unused.contains(&address) => {
-                cluster_ip(AddressKind::Retired)
-            }
+            AddressKind::Retired if !self.unused.contains(&address) => cluster_ip(AddressKind::Retired),
             AddressKind::Retired | AddressKind::Node => None,
         }
     }
@@ -150,12 +136,7 @@ pub fn node_ports(mirror: &Mirror, planned: &Planned) -> (u16, u16) {
     let stays = |(port, rows): (&u16, &usize)| (*rows > going(*port)).then_some(*port);
     let staying = mirror.node_port_rows();
     let added = || planned.put.iter().filter(is_node_port).map(|key| key.port);
-    let first = staying
-        .iter()
-        .find_map(stays)
-        .into_iter()
-        .chain(added())
-        .min();
+    let first = staying.iter().find_map(stays).into_iter().chain(added()).min();
     let last = staying
         .iter()
         .rev()

@@ -167,10 +167,9 @@ impl Adoption<'_> {
             for backend in &slab.rows {
                 self.ports.backend_ids.adopt(backend.id, backend.generation);
                 self.ports.own_backend(backend.id, id);
-                state.backends.insert(
-                    (backend.address, backend.port),
-                    (backend.id, backend.generation),
-                );
+                state
+                    .backends
+                    .insert((backend.address, backend.port), (backend.id, backend.generation));
             }
             if let Some(former) = state.slab.replace(slab) {
                 state.old_slabs.push(former.range());
@@ -184,14 +183,8 @@ impl Adoption<'_> {
         let mut end = range.base + range.count;
         while let Some(backend) = self.mirror.backend(end).copied() {
             let place = (backend.address, backend.port);
-            let unclaimed =
-                !self.owners.contains_key(&backend.id) && !self.ids.contains_key(&(id, place));
-            let free = |slabs: &mut crate::slabs::Slabs| {
-                slabs.adopt(BackendRange {
-                    base: end,
-                    count: 1,
-                })
-            };
+            let unclaimed = !self.owners.contains_key(&backend.id) && !self.ids.contains_key(&(id, place));
+            let free = |slabs: &mut crate::slabs::Slabs| slabs.adopt(BackendRange { base: end, count: 1 });
             if !self.is_live(&backend) || !unclaimed || !free(&mut self.ports.slabs) {
                 break;
             }
@@ -207,11 +200,7 @@ impl Adoption<'_> {
     }
 
     fn orphans(&mut self, adopted: &Adopted) {
-        for (id, state) in adopted
-            .states
-            .iter()
-            .filter(|(_, state)| state.serving != 0)
-        {
+        for (id, state) in adopted.states.iter().filter(|(_, state)| state.serving != 0) {
             if self.ports.backend_owner(*id).is_none() {
                 self.ports.backend_ids.adopt(*id, state.generation);
                 self.distrusted.backends.insert(*id);

@@ -29,11 +29,7 @@ fn seconds(text: &str) -> Option<i64> {
         _ => {
             let [hours, minutes] = numbers(rest.get(1..)?, ':')?;
             let offset = hours * 3600 + minutes * 60;
-            if rest.starts_with('-') {
-                -offset
-            } else {
-                offset
-            }
+            if rest.starts_with('-') { -offset } else { offset }
         }
     };
     Some(days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset)

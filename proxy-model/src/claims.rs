@@ -54,10 +54,8 @@ impl Claims {
             });
         }
         if !wishes.is_empty() {
-            self.by_service.insert(
-                service.clone(),
-                wishes.iter().map(|(key, _)| *key).collect(),
-            );
+            self.by_service
+                .insert(service.clone(), wishes.iter().map(|(key, _)| *key).collect());
         }
         affected
     }
@@ -82,12 +80,8 @@ impl Claims {
             protocol: u8::MAX,
             scope: u8::MAX,
         };
-        let range = self
-            .by_key
-            .range((Bound::Included(first), Bound::Included(last)));
-        range
-            .flat_map(|(_, claims)| claims)
-            .map(|claim| &claim.service)
+        let range = self.by_key.range((Bound::Included(first), Bound::Included(last)));
+        range.flat_map(|(_, claims)| claims).map(|claim| &claim.service)
     }
 }
 
@@ -111,10 +105,7 @@ mod tests {
         assert_eq!(claims.winner(&key), Some((&name("c"), 3)));
         claims.set(&name("a"), new, &[(key, 0)]);
         assert_eq!(claims.winner(&key), Some((&name("c"), 3)));
-        assert_eq!(
-            claims.set(&name("c"), old, &[]),
-            [name("a"), name("b")].into()
-        );
+        assert_eq!(claims.set(&name("c"), old, &[]), [name("a"), name("b")].into());
         assert_eq!(claims.winner(&key), Some((&name("a"), 0)));
         claims.set(&name("a"), new, &[]);
         claims.set(&name("b"), new, &[]);

@@ -128,12 +128,7 @@ fn frontends(service: &Service, port: &Port, family: Family) -> Vec<Frontend> {
     frontends
 }
 
-fn refusal(
-    objects: &Objects,
-    name: &ObjectName,
-    position: usize,
-    frontend: &Frontend,
-) -> Option<String> {
+fn refusal(objects: &Objects, name: &ObjectName, position: usize, frontend: &Frontend) -> Option<String> {
     let key = &frontend.key;
     if !is_servable(objects, key) {
         return Some(format!(
@@ -160,10 +155,7 @@ fn refusal(
 
 fn backends(objects: &Objects, service: &ObjectName, port: &Port, family: Family) -> Backends {
     let mut candidates = Candidates::default();
-    for slice in objects
-        .slices(service)
-        .filter(|slice| slice.family == family)
-    {
+    for slice in objects.slices(service).filter(|slice| slice.family == family) {
         let ports = slice
             .ports
             .iter()

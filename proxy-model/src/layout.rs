@@ -10,8 +10,7 @@ use crate::traffic::{Backends, Place, Usable};
 
 /// Whether two runs share a slot.
 pub fn overlap(one: BackendRange, other: BackendRange) -> bool {
-    one.base < other.base.saturating_add(other.count)
-        && other.base < one.base.saturating_add(one.count)
+    one.base < other.base.saturating_add(other.count) && other.base < one.base.saturating_add(one.count)
 }
 
 /// The row of a backend; its id is given out.
@@ -46,17 +45,19 @@ pub fn new_slab_length(port: &DesiredPort, state: Option<&PortState>) -> Option<
     let Some((state, slab)) = state.and_then(|state| Some((state, state.slab.as_ref()?))) else {
         return needed;
     };
-    let known = places
+    if !places
         .iter()
-        .all(|backend| state.backends.contains_key(&backend.place));
+        .all(|backend| state.backends.contains_key(&backend.place))
+    {
+        return needed;
+    }
     let rows: Vec<Backend> = places
         .iter()
         .map(|backend| row(backend, &state.backends))
         .collect();
     let only_selected = rows.len() == selected(&port.backends);
-    let same =
-        slab.rows == rows || (only_selected && !rows.is_empty() && slab.rows.starts_with(&rows));
-    if known && same { None } else { needed }
+    let same = slab.rows == rows || (only_selected && !rows.is_empty() && slab.rows.starts_with(&rows));
+    if same { None } else { needed }
 }
 
 /// The cluster and the local range; an empty one has no base, so that equal rows look equal.
@@ -78,8 +79,7 @@ pub fn ranges(port: &DesiredPort, state: &PortState) -> (BackendRange, BackendRa
 
 /// Where a cursor starts: random per node, so that nodes do not herd, and fixed by its inputs (splitmix64).
 pub fn cursor_start(seed: u64, index: u32, generation: u32) -> u64 {
-    let mixed =
-        seed ^ (u64::from(generation) << 32 | u64::from(index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = seed ^ (u64::from(generation) << 32 | u64::from(index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     // Half of the range: a cursor that counts up from here does not wrap, which would skip backends.

@@ -57,9 +57,19 @@ impl Model {
         let mirror = Mirror::new(&adopted);
         let mut ports = Ports::new(&options.limits);
         let distrusted = adopt::adopt(&adopted, &mirror, &options.limits, &mut ports);
+        // A former agent may have been stopped between a frontend and its address.
+        let frontends = mirror.services().keys();
+        let adopted_frontends = frontends
+            .filter(|key| key.scope == Scope::Address.code())
+            .map(|key| key.address);
         let dirty = Dirty {
             services: ports.services().cloned().collect(),
-            addresses: mirror.addresses().keys().copied().collect(),
+            addresses: mirror
+                .addresses()
+                .keys()
+                .copied()
+                .chain(adopted_frontends)
+                .collect(),
         };
         Self {
             objects: Objects::new(options.node_name.clone()),
@@ -85,10 +95,8 @@ impl Model {
             Change::Delete(kind, name) => self.objects.delete(kind, &name, &mut touched),
             Change::Replace(kind, list) => self.objects.replace(kind, &list, &mut touched),
             Change::LocalAddresses(list) => {
-                self.objects.set_local(
-                    list.into_iter().map(|address| address.ip).collect(),
-                    &mut touched,
-                );
+                self.objects
+                    .set_local(list.into_iter().map(|address| address.ip).collect(), &mut touched);
             }
             Change::FrontendsInUse(used) => touched
                 .addresses
@@ -137,10 +145,7 @@ impl Model {
         let task = self.task(step);
         if let Step::PutService { key, .. } | Step::DeleteService { key } = step {
             // Whoever had the frontend before can let go of what it held for it.
-            let before = self
-                .mirror
-                .service(key)
-                .and_then(|row| self.ports.owner(row.id));
+            let before = self.mirror.service(key).and_then(|row| self.ports.owner(row.id));
             self.dirty
                 .services
                 .extend(before.map(|port| port.service.clone()));
@@ -156,10 +161,7 @@ impl Model {
             Step::PutCursor { index, .. } => self.cursor_started(*index),
             _ => {}
         }
-        self.gained_room |= matches!(
-            step,
-            Step::DeleteService { .. } | Step::DeleteAddress { .. }
-        );
+        self.gained_room |= matches!(step, Step::DeleteService { .. } | Step::DeleteAddress { .. });
         self.mirror.apply(step);
         match task {
             Task::Service(name) => {
@@ -195,11 +197,7 @@ impl Model {
         };
         if let Some(state) = self.ports.state_mut(&port) {
             let [cluster, local] = &mut state.unstarted;
-            *(if index.is_multiple_of(2) {
-                cluster
-            } else {
-                local
-            }) = false;
+            *(if index.is_multiple_of(2) { cluster } else { local }) = false;
         }
     }
 
@@ -210,18 +208,13 @@ impl Model {
                 return Task::Address(*address);
             }
             Step::PutNodePorts { .. } => return Task::NodePorts,
-            Step::PutBackendState { id, .. } | Step::RetireBackend { id } => {
-                self.ports.backend_owner(*id)
-            }
+            Step::PutBackendState { id, .. } | Step::RetireBackend { id } => self.ports.backend_owner(*id),
             Step::PutBackend { slot, .. } => self.ports.slot_owner(*slot),
             Step::PutName { id, .. } | Step::DeleteName { id } => self.ports.owner(*id),
             Step::PutCursor { index, .. } => self.ports.owner(index / 2),
             Step::PutService { service, .. } => self.ports.owner(service.id),
             Step::DeleteService { key } if self.distrusted.rows.contains(key) => None,
-            Step::DeleteService { key } => self
-                .mirror
-                .service(key)
-                .and_then(|row| self.ports.owner(row.id)),
+            Step::DeleteService { key } => self.mirror.service(key).and_then(|row| self.ports.owner(row.id)),
         };
         owner.map_or(Task::CleanUp, |port| Task::Service(port.service.clone()))
     }
@@ -230,11 +223,7 @@ impl Model {
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = self.objects.problems();
         for (name, refused) in &self.refused {
-            problems.extend(
-                refused
-                    .iter()
-                    .map(|what| Problem::new(Kind::Service, name, what)),
-            );
+            problems.extend(refused.iter().map(|what| Problem::new(Kind::Service, name, what)));
         }
         for (task, retry) in self.retries.iter() {
             problems.push(self.retry_problem(task, &retry.reason));
@@ -249,21 +238,11 @@ impl Model {
         match task {
             Task::Service(name) => Problem::new(Kind::Service, name, reason),
             Task::Address(address) => match self.objects.claims().at(*address).next() {
-                Some(service) => Problem::new(
-                    Kind::Service,
-                    service,
-                    format!("address {address}: {reason}"),
-                ),
+                Some(service) => Problem::new(Kind::Service, service, format!("address {address}: {reason}")),
                 None => Problem::new(Kind::Node, &node, format!("address {address}: {reason}")),
             },
-            Task::NodePorts => {
-                Problem::new(Kind::Node, &node, format!("node port range: {reason}"))
-            }
-            Task::CleanUp => Problem::new(
-                Kind::Node,
-                &node,
-                format!("rows of a former agent: {reason}"),
-            ),
+            Task::NodePorts => Problem::new(Kind::Node, &node, format!("node port range: {reason}")),
+            Task::CleanUp => Problem::new(Kind::Node, &node, format!("rows of a former agent: {reason}")),
         }
     }
 
@@ -282,8 +261,7 @@ impl Model {
             .addresses
             .iter()
             .map(|address| self.retries.due(&Task::Address(*address)));
-        let node_ports =
-            addresses::node_ports(&self.mirror, &Planned::default()) != self.mirror.node_ports();
+        let node_ports = addresses::node_ports(&self.mirror, &Planned::default()) != self.mirror.node_ports();
         let node_ports = node_ports.then(|| self.retries.due(&Task::NodePorts));
         let clean_up = self.has_distrusted_rows() || !self.distrusted.backends.is_empty();
         let clean_up = clean_up.then(|| self.retries.due(&Task::CleanUp));

@@ -64,10 +64,7 @@ impl Objects {
 
     /// The slices of a Service, in the order of their names.
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> {
-        self.slices
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
     /// Who gets which frontend.
@@ -87,9 +84,7 @@ impl Objects {
 
     /// Whether an address is one of this node's interfaces'.
     pub fn is_local(&self, address: Ip) -> bool {
-        self.local
-            .as_ref()
-            .is_some_and(|local| local.contains(&address))
+        self.local.as_ref().is_some_and(|local| local.contains(&address))
     }
 
     /// Whether node ports are served on a local address: the Node's `InternalIP`s, or all if the Node names none.
@@ -107,10 +102,7 @@ impl Objects {
     /// An object is new or different.
     pub fn put(&mut self, object: &Object, dirty: &mut Dirty) {
         let name = object.name();
-        self.names
-            .entry(object.kind())
-            .or_default()
-            .insert(name.clone());
+        self.names.entry(object.kind()).or_default().insert(name.clone());
         match object {
             Object::Service(service) => self.put_service(name, service, dirty),
             Object::EndpointSlice(slice) => self.put_slice(name, slice, dirty),
@@ -196,11 +188,7 @@ impl Objects {
             return self.drop_slice(&name, dirty);
         };
         let owner = ObjectName::new(name.namespace.clone(), slice.service.clone());
-        if self
-            .owners
-            .get(&name)
-            .is_some_and(|before| *before != owner)
-        {
+        if self.owners.get(&name).is_some_and(|before| *before != owner) {
             self.drop_slice(&name, dirty);
         }
         let siblings = self.slices.entry(owner.clone()).or_default();
@@ -237,12 +225,7 @@ impl Objects {
         self.node = node;
         dirty.addresses.extend(self.local.iter().flatten());
         if self.zone() != zone_before.as_deref() {
-            let hinted = |slice: &Slice| {
-                slice
-                    .endpoints
-                    .iter()
-                    .any(|endpoint| !endpoint.zones.is_empty())
-            };
+            let hinted = |slice: &Slice| slice.endpoints.iter().any(|endpoint| !endpoint.zones.is_empty());
             let touched = self
                 .slices
                 .iter()
@@ -284,18 +267,11 @@ impl Objects {
 
     fn node_problems(&self) -> Vec<Problem> {
         let name = ObjectName::new("", self.node_name.clone());
-        let said = self
-            .node
-            .iter()
-            .flat_map(|node| node.problems.iter().cloned());
-        let mut problems: Vec<Problem> = said
-            .map(|what| Problem::new(Kind::Node, &name, what))
-            .collect();
+        let said = self.node.iter().flat_map(|node| node.problems.iter().cloned());
+        let mut problems: Vec<Problem> = said.map(|what| Problem::new(Kind::Node, &name, what)).collect();
         let local = self.local.iter().flatten();
         let elsewhere = self.local.as_ref().is_some_and(|local| !local.is_empty())
-            && local
-                .copied()
-                .all(|address| !self.serves_node_ports(address));
+            && local.copied().all(|address| !self.serves_node_ports(address));
         if elsewhere {
             let what = "none of its InternalIPs is on an interface here: node ports are not served; \
                         correct the Node or --node-name";
@@ -310,10 +286,7 @@ fn wishes(service: &Service) -> Vec<(ServiceKey, usize)> {
     let mut wishes = Vec::new();
     for (position, port) in service.ports.iter().enumerate() {
         for address in &service.cluster_ips {
-            wishes.push((
-                cluster_ip_key(*address, port.number, port.protocol),
-                position,
-            ));
+            wishes.push((cluster_ip_key(*address, port.number, port.protocol), position));
             if let Some(node_port) = port.node_port {
                 wishes.push((
                     node_port_key(Family::of(*address), node_port, port.protocol),

@@ -80,11 +80,7 @@ impl Model {
         (steps, forget)
     }
 
-    pub(crate) fn plan_service(
-        &mut self,
-        name: &ObjectName,
-        room: &mut Room,
-    ) -> Result<Stages, Shortage> {
+    pub(crate) fn plan_service(&mut self, name: &ObjectName, room: &mut Room) -> Result<Stages, Shortage> {
         let desired = Desired::of(&self.objects, name);
         if desired.problems.is_empty() {
             self.refused.remove(name);
@@ -117,10 +113,7 @@ impl Model {
         let mut steps = Vec::new();
         for address in std::mem::take(&mut self.dirty.addresses) {
             let task = Task::Address(address);
-            match self
-                .addresses
-                .step(address, &self.objects, &self.mirror, planned)
-            {
+            match self.addresses.step(address, &self.objects, &self.mirror, planned) {
                 None => self.retries.succeeded(&task),
                 Some(step) => {
                     self.dirty.addresses.insert(address);
@@ -133,17 +126,16 @@ impl Model {
 
     pub(crate) fn plan_node_ports(&mut self, planned: &Planned) -> Option<Step> {
         let (first, last) = addresses::node_ports(&self.mirror, planned);
-        let wanted = self.mirror.node_ports() != (first, last)
-            && self.retries.is_due(&Task::NodePorts, self.now);
+        let wanted =
+            self.mirror.node_ports() != (first, last) && self.retries.is_due(&Task::NodePorts, self.now);
         wanted.then_some(Step::PutNodePorts { first, last })
     }
 
     /// Backends of a former agent that belong to nobody.
     pub(crate) fn plan_orphans(&mut self) -> Vec<Step> {
-        let (serving, out): (BTreeSet<u32>, BTreeSet<u32>) =
-            std::mem::take(&mut self.distrusted.backends)
-                .into_iter()
-                .partition(|id| self.mirror.is_serving(*id));
+        let (serving, out): (BTreeSet<u32>, BTreeSet<u32>) = std::mem::take(&mut self.distrusted.backends)
+            .into_iter()
+            .partition(|id| self.mirror.is_serving(*id));
         for id in out {
             self.ports.release_backend(id, self.now);
         }

@@ -123,9 +123,14 @@ impl Ports {
         self.owner(*id)
     }
 
+    /// Takes out what a service port holds, to change it and [`Self::insert`] it again.
+    pub fn take(&mut self, key: &PortKey) -> Option<PortState> {
+        self.states.get_mut(&key.service)?.remove(key)
+    }
+
     /// A new service port, or one with the id that it had before a restart.
     pub fn insert(&mut self, key: PortKey, state: PortState) {
-        self.by_id.insert(state.id, key.clone());
+        self.by_id.entry(state.id).or_insert_with(|| key.clone());
         self.states
             .entry(key.service.clone())
             .or_default()

@@ -63,9 +63,7 @@ pub enum Shortage {
     #[error("all service ids are in use: its old state stays; remove Services that nobody uses")]
     ServiceIds,
     /// `BACKEND_STATE`.
-    #[error(
-        "BACKEND_STATE is full: its old state stays; remove endpoints or Services that nobody uses"
-    )]
+    #[error("BACKEND_STATE is full: its old state stays; remove endpoints or Services that nobody uses")]
     BackendIds,
     /// `BACKENDS`.
     #[error(
@@ -117,6 +115,7 @@ impl Reconcile<'_> {
             let state = self.settle(port, slab);
             self.prepare(port, &state, &mut stages.prepare);
             self.publish(port, &state, &mut stages.publish);
+            self.ports.insert(port.key.clone(), state);
         }
         let wanted: BTreeMap<&PortKey, &DesiredPort> =
             desired.ports.iter().map(|port| (&port.key, port)).collect();
@@ -128,11 +127,7 @@ impl Reconcile<'_> {
     }
 
     /// Counts before anything is touched: all or nothing. Returns the new slab of each port that needs one.
-    fn admit(
-        &mut self,
-        desired: &Desired,
-        room: &mut Room,
-    ) -> Result<Vec<Option<BackendRange>>, Shortage> {
+    fn admit(&mut self, desired: &Desired, room: &mut Room) -> Result<Vec<Option<BackendRange>>, Shortage> {
         let states = || {
             desired
                 .ports
@@ -163,9 +158,7 @@ impl Reconcile<'_> {
                 .flat_map(|port| &port.frontends)
                 .map(|frontend| frontend.key)
         };
-        let rows = keys()
-            .filter(|key| self.mirror.service(key).is_none())
-            .count();
+        let rows = keys().filter(|key| self.mirror.service(key).is_none()).count();
         let rows_left = room.rows.checked_sub(rows).ok_or(Shortage::Rows)?;
         let addresses: BTreeSet<_> = keys()
             .filter(|key| key.address != proxy_common::Ip::UNSPECIFIED)
@@ -187,10 +180,7 @@ impl Reconcile<'_> {
         Ok(slabs)
     }
 
-    fn take_slabs(
-        &mut self,
-        lengths: &[Option<u32>],
-    ) -> Result<Vec<Option<BackendRange>>, Shortage> {
+    fn take_slabs(&mut self, lengths: &[Option<u32>]) -> Result<Vec<Option<BackendRange>>, Shortage> {
         let mut taken = Vec::with_capacity(lengths.len());
         for length in lengths {
             let slab = length.map(|length| self.ports.slabs.take(length));
@@ -207,7 +197,7 @@ impl Reconcile<'_> {
 
     /// Gives a service port its id, its backends their ids, and the rows their slots. Cannot fail after [`Self::admit`].
     fn settle(&mut self, port: &DesiredPort, slab: Option<BackendRange>) -> PortState {
-        let mut state = self.ports.state(&port.key).cloned().unwrap_or_else(|| {
+        let mut state = self.ports.take(&port.key).unwrap_or_else(|| {
             let (id, generation) = self.ports.ids.take().unwrap_or_default();
             PortState {
                 id,
@@ -238,11 +228,8 @@ impl Reconcile<'_> {
             state.old_slabs.extend(before.map(|slab| slab.range()));
             self.ports.own_slab(range.base, state.id);
         } else if port.backends.places.is_empty() {
-            state
-                .old_slabs
-                .extend(state.slab.take().map(|slab| slab.range()));
+            state.old_slabs.extend(state.slab.take().map(|slab| slab.range()));
         }
-        self.ports.insert(port.key.clone(), state.clone());
         state
     }
 
@@ -254,27 +241,16 @@ impl Reconcile<'_> {
                 steps.push(Step::PutBackendState { id, generation });
             }
         }
-        let slots = state
-            .slab
-            .iter()
-            .flat_map(|slab| (slab.base..).zip(&slab.rows));
-        let live = |row: &Backend| {
-            state.backends.get(&(row.address, row.port)) == Some(&(row.id, row.generation))
-        };
-        let missing =
-            slots.filter(|(slot, row)| live(row) && self.mirror.backend(*slot) != Some(row));
-        steps.extend(missing.map(|(slot, row)| Step::PutBackend {
-            slot,
-            backend: *row,
-        }));
+        let slots = state.slab.iter().flat_map(|slab| (slab.base..).zip(&slab.rows));
+        let live =
+            |row: &Backend| state.backends.get(&(row.address, row.port)) == Some(&(row.id, row.generation));
+        let missing = slots.filter(|(slot, row)| live(row) && self.mirror.backend(*slot) != Some(row));
+        steps.extend(missing.map(|(slot, row)| Step::PutBackend { slot, backend: *row }));
         let name = names::row(&port.key, state.generation);
         if self.mirror.name(state.id) != Some(&name) {
             steps.push(Step::PutName { id: state.id, name });
         }
-        for (class, _) in (0_u32..)
-            .zip(state.unstarted)
-            .filter(|(_, unstarted)| *unstarted)
-        {
+        for (class, _) in (0_u32..).zip(state.unstarted).filter(|(_, unstarted)| *unstarted) {
             let index = state.id * 2 + class;
             steps.push(Step::PutCursor {
                 index,
@@ -313,7 +289,7 @@ impl Reconcile<'_> {
         elsewhere: impl Fn(&ServiceKey) -> bool,
         stages: &mut Stages,
     ) {
-        let Some(mut state) = self.ports.state(key).cloned() else {
+        let Some(mut state) = self.ports.take(key) else {
             return;
         };
         let is_wanted = |key: &ServiceKey| {
@@ -337,10 +313,8 @@ impl Reconcile<'_> {
         if idle && self.mirror.name(state.id).is_some() {
             stages.forget.push(Step::DeleteName { id: state.id });
         }
-        let gone = idle
-            && going.is_empty()
-            && state.backends.is_empty()
-            && self.mirror.name(state.id).is_none();
+        let gone =
+            idle && going.is_empty() && state.backends.is_empty() && self.mirror.name(state.id).is_none();
         self.ports.insert(key.clone(), state);
         if gone {
             self.ports.remove(key, self.now);
@@ -348,12 +322,7 @@ impl Reconcile<'_> {
     }
 
     /// Backends that the Service no longer has: out of service first, then their ids are free.
-    fn retire(
-        &mut self,
-        wanted: Option<&DesiredPort>,
-        state: &mut PortState,
-        steps: &mut Vec<Step>,
-    ) {
+    fn retire(&mut self, wanted: Option<&DesiredPort>, state: &mut PortState, steps: &mut Vec<Step>) {
         let kept: BTreeSet<_> = wanted
             .iter()
             .flat_map(|port| &port.backends.places)
@@ -368,11 +337,7 @@ impl Reconcile<'_> {
             .into_iter()
             .map(|(place, id)| (*place, *id))
             .partition(|(_, (id, _))| self.mirror.is_serving(*id));
-        steps.extend(
-            serving
-                .iter()
-                .map(|(_, (id, _))| Step::RetireBackend { id: *id }),
-        );
+        steps.extend(serving.iter().map(|(_, (id, _))| Step::RetireBackend { id: *id }));
         for (place, (id, _)) in out {
             state.backends.remove(&place);
             self.ports.release_backend(id, self.now);
@@ -382,9 +347,7 @@ impl Reconcile<'_> {
     /// Slabs that no row refers to any more.
     fn free_slabs(&mut self, all: bool, state: &mut PortState) {
         if all {
-            state
-                .old_slabs
-                .extend(state.slab.take().map(|slab| slab.range()));
+            state.old_slabs.extend(state.slab.take().map(|slab| slab.range()));
         }
         let used: Vec<BackendRange> = self
             .mirror

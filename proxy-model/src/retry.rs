@@ -46,9 +46,7 @@ impl Retries {
     /// A task failed.
     pub fn failed(&mut self, task: Task, reason: String, now: Duration) {
         let attempts = self.tasks.get(&task).map_or(0, |retry| retry.attempts);
-        let wait = FIRST_WAIT
-            .saturating_mul(1 << attempts.min(10))
-            .min(LONGEST_WAIT);
+        let wait = FIRST_WAIT.saturating_mul(1 << attempts.min(10)).min(LONGEST_WAIT);
         self.tasks.insert(
             task,
             Retry {
@@ -79,9 +77,7 @@ impl Retries {
 
     /// When a task may be tried.
     pub fn due(&self, task: &Task) -> Duration {
-        self.tasks
-            .get(task)
-            .map_or(Duration::ZERO, |retry| retry.due)
+        self.tasks.get(task).map_or(Duration::ZERO, |retry| retry.due)
     }
 
     /// Everything that failed.

@@ -53,13 +53,8 @@ impl Service {
     pub fn read(object: &ApiService) -> Option<Self> {
         let spec = object.spec.as_ref()?;
         let headless = spec.cluster_ip.as_deref() == Some("None")
-            || spec
-                .cluster_ips
-                .iter()
-                .flatten()
-                .any(|address| address == "None");
-        if is_not_ours(&object.metadata) || headless || spec.kind.as_deref() == Some("ExternalName")
-        {
+            || spec.cluster_ips.iter().flatten().any(|address| address == "None");
+        if is_not_ours(&object.metadata) || headless || spec.kind.as_deref() == Some("ExternalName") {
             return None;
         }
         let mut problems = Vec::new();
@@ -79,8 +74,7 @@ impl Service {
             ),
             problems: Vec::new(),
         };
-        let name_fits =
-            |name: &Option<String>| name.as_ref().is_none_or(|name| name.len() <= LONGEST_NAME);
+        let name_fits = |name: &Option<String>| name.as_ref().is_none_or(|name| name.len() <= LONGEST_NAME);
         if !name_fits(&object.metadata.name) || !name_fits(&object.metadata.namespace) {
             service.ports.clear();
             problems.push(format!(
@@ -108,10 +102,7 @@ fn read_cluster_ips(spec: &ServiceSpec, problems: &mut Vec<String>) -> Vec<Ip> {
                 Some(what) => problems.push(format!(
                     "clusterIP {ip} is {what}: not served there; choose another"
                 )),
-                None if addresses
-                    .iter()
-                    .any(|other| Family::of(*other) == Family::of(ip)) =>
-                {
+                None if addresses.iter().any(|other| Family::of(*other) == Family::of(ip)) => {
                     problems.push(format!(
                         "clusterIP {ip} is the second of its family: not served there; drop it"
                     ));
@@ -122,8 +113,7 @@ fn read_cluster_ips(spec: &ServiceSpec, problems: &mut Vec<String>) -> Vec<Ip> {
     }
     if addresses.is_empty() && problems.is_empty() {
         problems.push(
-            "has no clusterIP: not served; without an API server that gives one out, write it"
-                .to_owned(),
+            "has no clusterIP: not served; without an API server that gives one out, write it".to_owned(),
         );
     }
     addresses
@@ -151,11 +141,7 @@ fn read_ports(spec: &ServiceSpec, problems: &mut Vec<String>) -> Vec<Port> {
     ports
 }
 
-fn read_port(
-    port: &ServicePort,
-    with_node_ports: bool,
-    problems: &mut Vec<String>,
-) -> Result<Port, String> {
+fn read_port(port: &ServicePort, with_node_ports: bool, problems: &mut Vec<String>) -> Result<Port, String> {
     let name = port.name.clone().unwrap_or_default();
     let protocol = read_protocol(port.protocol.as_deref()).map_err(|word| {
         format!("port {name:?} has protocol {word}, which weir does not serve; use TCP or UDP")
@@ -234,14 +220,11 @@ fn note_what_is_not_served(object: &ApiService, spec: &ServiceSpec, problems: &m
         .is_some_and(|word| !matches!(word, "" | "None"))
     {
         problems.push(
-            "sessionAffinity is not served: its clients are spread round robin; set it to None to agree".to_owned(),
+            "sessionAffinity is not served: its clients are spread round robin; set it to None to agree"
+                .to_owned(),
         );
     }
-    if spec
-        .external_ips
-        .as_ref()
-        .is_some_and(|list| !list.is_empty())
-    {
+    if spec.external_ips.as_ref().is_some_and(|list| !list.is_empty()) {
         problems.push("externalIPs are not served: use the ClusterIP or a node port".to_owned());
     }
     let ingress = object
@@ -249,11 +232,13 @@ fn note_what_is_not_served(object: &ApiService, spec: &ServiceSpec, problems: &m
         .as_ref()
         .and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     let has_vip = ingress.into_iter().flatten().any(|ingress| {
-        ingress.ip.as_ref().is_some_and(|ip| !ip.is_empty())
-            && ingress.ip_mode.as_deref() != Some("Proxy")
+        ingress.ip.as_ref().is_some_and(|ip| !ip.is_empty()) && ingress.ip_mode.as_deref() != Some("Proxy")
     });
     if has_vip {
-        problems.push("the load balancer's addresses are not served on this node: use the ClusterIP or a node port".to_owned());
+        problems.push(
+            "the load balancer's addresses are not served on this node: use the ClusterIP or a node port"
+                .to_owned(),
+        );
     }
     if spec
         .load_balancer_source_ranges
@@ -261,8 +246,7 @@ fn note_what_is_not_served(object: &ApiService, spec: &ServiceSpec, problems: &m
         .is_some_and(|list| !list.is_empty())
     {
         problems.push(
-            "loadBalancerSourceRanges is not served: it guards addresses that weir does not serve"
-                .to_owned(),
+            "loadBalancerSourceRanges is not served: it guards addresses that weir does not serve".to_owned(),
         );
     }
 }

@@ -47,11 +47,7 @@ impl Slabs {
         else {
             return false;
         };
-        let Some((end, free_end)) = range
-            .base
-            .checked_add(range.count)
-            .zip(base.checked_add(length))
-        else {
+        let Some((end, free_end)) = range.base.checked_add(range.count).zip(base.checked_add(length)) else {
             return false;
         };
         if end > free_end {
@@ -69,10 +65,7 @@ impl Slabs {
 
     /// Takes a run back that no row ever referred to; it is free at once.
     pub fn restore(&mut self, range: BackendRange) {
-        let BackendRange {
-            mut base,
-            mut count,
-        } = range;
+        let BackendRange { mut base, mut count } = range;
         if count == 0 {
             return;
         }
@@ -84,8 +77,7 @@ impl Slabs {
             .range(..base)
             .next_back()
             .map(|(start, length)| (*start, *length));
-        if let Some((start, length)) =
-            before.filter(|(start, length)| start.saturating_add(*length) == base)
+        if let Some((start, length)) = before.filter(|(start, length)| start.saturating_add(*length) == base)
         {
             base = start;
             count += length;

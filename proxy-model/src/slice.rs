@@ -186,11 +186,7 @@ fn read_endpoint(
 }
 
 fn names(hints: Option<Vec<NamedHint>>) -> Vec<String> {
-    hints
-        .into_iter()
-        .flatten()
-        .filter_map(|hint| hint.name)
-        .collect()
+    hints.into_iter().flatten().filter_map(|hint| hint.name).collect()
 }
 
 fn read_node_hint(nodes: &[String], node_name: &str) -> NodeHint {

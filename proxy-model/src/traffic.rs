@@ -66,10 +66,7 @@ impl<'a> Candidates<'a> {
                 endpoint.local,
             )
         };
-        let known = self
-            .by_place
-            .entry((endpoint.address, port))
-            .or_insert(endpoint);
+        let known = self.by_place.entry((endpoint.address, port)).or_insert(endpoint);
         if rank(endpoint) > rank(known) {
             *known = endpoint;
         }
@@ -95,8 +92,8 @@ impl<'a> Candidates<'a> {
                 place: *place,
                 local: endpoint.local,
             };
-            let cluster = usable(endpoint, cluster_ready)
-                && (!cluster_ready || topology.admits(endpoint, zone));
+            let cluster =
+                usable(endpoint, cluster_ready) && (!cluster_ready || topology.admits(endpoint, zone));
             let local = endpoint.local && usable(endpoint, local_ready);
             match (local, cluster) {
                 (true, false) => local_only.push(backend),
@@ -128,8 +125,7 @@ enum Topology {
 
 impl Topology {
     fn of<'a>(endpoints: impl Iterator<Item = &'a Endpoint>, zone: Option<&str>) -> Self {
-        let (mut all_nodes, mut this_node, mut all_zones, mut this_zone) =
-            (true, false, true, false);
+        let (mut all_nodes, mut this_node, mut all_zones, mut this_zone) = (true, false, true, false);
         for endpoint in endpoints.filter(|endpoint| endpoint.ready) {
             all_nodes &= endpoint.nodes != NodeHint::None;
             this_node |= endpoint.nodes == NodeHint::Here;
@@ -156,4 +152,144 @@ impl Topology {
 
 fn in_zone(endpoint: &Endpoint, zone: Option<&str>) -> bool {
     zone.is_some_and(|zone| endpoint.zones.iter().any(|hint| hint == zone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `here` or `there`, then what the endpoint is: `ready`, `terminating` (and serving), `gone` (neither ready nor
+    /// serving), and its hints: `@node` for this node, `@other-node`, `zone-a`, `zone-b`.
+    fn endpoint(host: u8, words: &str) -> Endpoint {
+        let has = |word: &str| words.split(' ').any(|other| other == word);
+        let zones = ["zone-a", "zone-b"].into_iter().filter(|zone| has(zone));
+        Endpoint {
+            address: Ip::v4([10, 0, 0, host]),
+            local: has("here"),
+            ready: has("ready"),
+            serving: has("ready") || has("terminating"),
+            terminating: has("terminating"),
+            nodes: match (has("@node"), has("@other-node")) {
+                (true, _) => NodeHint::Here,
+                (false, true) => NodeHint::Elsewhere,
+                (false, false) => NodeHint::None,
+            },
+            zones: zones.map(str::to_owned).collect(),
+        }
+    }
+
+    /// Positions of the endpoints in the local range, the cluster range, and behind both.
+    fn select(endpoints: &[&str]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+        let endpoints: Vec<Endpoint> = (0..)
+            .zip(endpoints)
+            .map(|(host, words)| endpoint(host, words))
+            .collect();
+        let mut candidates = Candidates::default();
+        for endpoint in &endpoints {
+            candidates.add(endpoint, 80);
+        }
+        let selected = candidates.select(Some("zone-a"));
+        let hosts: Vec<u8> = selected
+            .places
+            .iter()
+            .map(|backend| backend.place.0.bytes[15])
+            .collect();
+        let (local, cluster) = (selected.local_only + selected.both, selected.local_only);
+        let end = local + selected.cluster_only;
+        (
+            hosts[..local].to_vec(),
+            hosts[cluster..end].to_vec(),
+            hosts[end..].to_vec(),
+        )
+    }
+
+    #[test]
+    fn readiness_hints_and_fallbacks() {
+        let none: &[u8] = &[];
+        type Row<'a> = (&'a [&'a str], &'a [u8], &'a [u8], &'a [u8]);
+        let table: [Row; 14] = [
+            (&[], none, none, none),
+            (&["there ready", "here ready"], &[1], &[1, 0], none),
+            (&["here gone", "there gone"], none, none, none),
+            // KEP-1669: each set falls back by itself.
+            (
+                &["here terminating", "there terminating", "there gone"],
+                &[0],
+                &[0, 1],
+                none,
+            ),
+            (
+                &["here terminating", "there ready", "there ready"],
+                &[0],
+                &[1, 2],
+                none,
+            ),
+            (
+                &["here ready", "here terminating", "there terminating"],
+                &[0],
+                &[0],
+                &[1, 2],
+            ),
+            // Zone hints: all ready endpoints must have one, one must be for here; the local set does not look.
+            (
+                &["here ready zone-b", "there ready zone-a", "there ready zone-b"],
+                &[0],
+                &[1],
+                none,
+            ),
+            (&["here ready zone-b", "there ready zone-b"], &[0], &[0, 1], none),
+            (&["here ready", "there ready zone-a"], &[0], &[0, 1], none),
+            (
+                &["here gone", "there ready zone-a", "there ready zone-b"],
+                none,
+                &[1],
+                none,
+            ),
+            // Node hints come first, and give way to zone hints if none is for this node.
+            (
+                &["here ready @node zone-b", "there ready @other-node zone-a"],
+                &[0],
+                &[0],
+                none,
+            ),
+            (
+                &["here ready @other-node zone-b", "there ready @other-node zone-a"],
+                &[0],
+                &[1],
+                none,
+            ),
+            (&["here ready @node", "there ready zone-a"], &[0], &[0, 1], none),
+            // Without a ready endpoint there is nothing that hints could choose from.
+            (
+                &["here terminating zone-b", "there terminating zone-a"],
+                &[0],
+                &[0, 1],
+                none,
+            ),
+        ];
+        for (endpoints, local, cluster, draining) in table {
+            let (l, c, d) = select(endpoints);
+            assert_eq!((&*l, &*c, &*d), (local, cluster, draining), "{endpoints:?}");
+        }
+    }
+
+    #[test]
+    fn the_better_of_two_copies_counts() {
+        let copies = [
+            endpoint(1, "here terminating"),
+            endpoint(1, "there ready"),
+            endpoint(1, "there gone"),
+        ];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut candidates = Candidates::default();
+            for position in order {
+                candidates.add(&copies[position], 80);
+            }
+            let selected = candidates.select(None);
+            assert_eq!(
+                (selected.local_only, selected.both, selected.cluster_only),
+                (0, 0, 1)
+            );
+        }
+    }
 }

@@ -139,8 +139,7 @@ impl Case {
     fn check_problems(&self) -> Result<(), usize> {
         let mut before = None;
         for (line, section) in &self.sections {
-            if matches!(section, Section::Problems(_)) && !matches!(before, Some(&Section::Rows(_)))
-            {
+            if matches!(section, Section::Problems(_)) && !matches!(before, Some(&Section::Rows(_))) {
                 return Err(*line);
             }
             before = Some(section);
@@ -174,12 +173,8 @@ impl Case {
 
     fn add_limits(&mut self, body: &str) -> Result<(), String> {
         for line in body.lines() {
-            let (name, number) = line
-                .split_once(' ')
-                .ok_or("a limit is a map and a number")?;
-            let number = number
-                .parse()
-                .map_err(|_| format!("{number} is not a number"))?;
+            let (name, number) = line.split_once(' ').ok_or("a limit is a map and a number")?;
+            let number = number.parse().map_err(|_| format!("{number} is not a number"))?;
             match name {
                 "ADDRESSES" => self.limits.addresses = number,
                 "SERVICES" => self.limits.services = number,
@@ -225,8 +220,7 @@ fn split(text: &str) -> (String, Vec<Raw>) {
 fn objects(body: &str) -> Result<Vec<Object>, String> {
     let mut objects = Vec::new();
     for document in body.split("\n---\n") {
-        let value: serde_json::Value =
-            serde_saphyr::from_str(document).map_err(|error| error.to_string())?;
+        let value: serde_json::Value = serde_saphyr::from_str(document).map_err(|error| error.to_string())?;
         let object = Object::from_value(value).map_err(|error| {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             format!("{error}: {}", source.unwrap_or_default())
@@ -239,9 +233,7 @@ fn objects(body: &str) -> Result<Vec<Object>, String> {
 fn names(body: &str) -> Result<Vec<(Kind, ObjectName)>, String> {
     let name = |line: &str| {
         let (kind, name) = line.split_once(' ')?;
-        let kind = Kind::ALL
-            .into_iter()
-            .find(|known| known.to_string() == kind)?;
+        let kind = Kind::ALL.into_iter().find(|known| known.to_string() == kind)?;
         let (namespace, name) = name.split_once('/').unwrap_or(("", name));
         Some((kind, ObjectName::new(namespace, name)))
     };
@@ -264,8 +256,7 @@ mod tests {
         Case::parse(Path::new("x.txt"), text).map_err(|error| error.to_string())
     }
 
-    const SERVICE: &str =
-        "A sentence.\n--- objects\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n";
+    const SERVICE: &str = "A sentence.\n--- objects\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n";
 
     #[test]
     fn a_file_in_which_nothing_is_compared_is_an_error() {

@@ -84,10 +84,8 @@ impl Driver {
             }
             Change::Replace(kind, list) => {
                 self.objects.retain(|(of, _), _| of != kind);
-                self.objects.extend(
-                    list.iter()
-                        .map(|object| ((*kind, object.name()), object.clone())),
-                );
+                self.objects
+                    .extend(list.iter().map(|object| ((*kind, object.name()), object.clone())));
             }
             Change::LocalAddresses(list) => {
                 self.local = list.iter().map(|address| address.ip).collect();
@@ -149,14 +147,24 @@ impl Driver {
         Err("the plans never end".to_owned())
     }
 
+    /// Lets time pass.
+    pub fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Applies the beginning of a plan; then the agent is killed, and another one starts.
+    pub fn crash(&mut self, steps: usize, kernel: &mut dyn Kernel) -> Result<(), String> {
+        for step in self.model.plan(self.now).iter().take(steps) {
+            if kernel.apply(step).is_err() {
+                break;
+            }
+        }
+        self.happen(&Event::Restart, kernel)
+    }
+
     /// What an operator is told.
     pub fn problems(&self) -> String {
-        let lines: Vec<String> = self
-            .model
-            .problems()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let lines: Vec<String> = self.model.problems().iter().map(ToString::to_string).collect();
         lines.join("\n")
     }
 
@@ -174,9 +182,7 @@ impl Driver {
         if plan.is_empty() {
             Ok(())
         } else {
-            Err(format!(
-                "a restart writes although nothing changed: {plan:#?}"
-            ))
+            Err(format!("a restart writes although nothing changed: {plan:#?}"))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName};
+use proxy_common::{Address, Backend, BackendRange, BackendState, Ip, Service, ServiceKey, ServiceName};
 use proxy_model::{Adopted, Limits, NO_NODE_PORTS, Step};
 
 use crate::Kernel;
@@ -20,6 +20,8 @@ pub struct FakeKernel {
     node_ports: (u16, u16),
     /// Positions of the steps that fail, counted from the first that was ever tried.
     pub failing: Vec<usize>,
+    /// Of every so many steps about one fails; 0 for none.
+    pub one_in: u64,
     /// Steps tried so far.
     pub tried: usize,
     /// Broken promises.
@@ -39,6 +41,7 @@ impl FakeKernel {
             addresses: BTreeMap::new(),
             node_ports: NO_NODE_PORTS,
             failing: Vec::new(),
+            one_in: 0,
             tried: 0,
             broken: Vec::new(),
         }
@@ -65,14 +68,12 @@ impl FakeKernel {
                 return full("CURSORS");
             }
             Step::PutService { key, .. }
-                if self.services.len() >= self.limits.services
-                    && !self.services.contains_key(key) =>
+                if self.services.len() >= self.limits.services && !self.services.contains_key(key) =>
             {
                 return full("SERVICES");
             }
             Step::PutAddress { address, .. }
-                if self.addresses.len() >= self.limits.addresses
-                    && !self.addresses.contains_key(address) =>
+                if self.addresses.len() >= self.limits.addresses && !self.addresses.contains_key(address) =>
             {
                 return full("ADDRESSES");
             }
@@ -82,7 +83,8 @@ impl FakeKernel {
         Ok(())
     }
 
-    fn store(&mut self, step: &Step) {
+    /// Carries a step out, without checks and failures.
+    pub fn store(&mut self, step: &Step) {
         match step {
             Step::PutBackendState { id, generation } => {
                 self.states.insert(
@@ -127,6 +129,30 @@ impl FakeKernel {
         }
     }
 
+    /// What a packet may look at now must not change under it: not a slot, not the cursor of a published id.
+    fn check_step(&self, step: &Step) -> Result<(), String> {
+        let published = |test: &dyn Fn(&Service) -> bool| self.services.values().any(test);
+        match step {
+            Step::PutBackend { slot, .. } => {
+                let has = |range: BackendRange| (range.base..range.base + range.count).contains(slot);
+                if published(&|row| has(row.cluster) || has(row.local)) {
+                    return Err("a published row refers to this slot".to_owned());
+                }
+            }
+            Step::PutCursor { index, .. } if published(&|row| row.id == index / 2) => {
+                return Err("the cursor is in use".to_owned());
+            }
+            Step::PutBackendState { id, generation } => {
+                let before = self.states.get(id).copied().unwrap_or_default();
+                if before.serving != 0 || before.generation >= *generation {
+                    return Err(format!("the id is in use, or has no new generation: {before:?}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// No row may ever refer to a slot without a live backend, to another service's backend, or to an id without a name.
     pub fn check(&self) -> Result<(), String> {
         let mut owners: BTreeMap<u32, (u32, Ip, u16)> = BTreeMap::new();
@@ -143,9 +169,7 @@ impl FakeKernel {
                     };
                     let state = self.states.get(&backend.id).copied().unwrap_or_default();
                     if (state.generation, state.serving) != (backend.generation, 1) {
-                        return wrong(format!(
-                            "slot {slot} has {backend:?}, whose state is {state:?}"
-                        ));
+                        return wrong(format!("slot {slot} has {backend:?}, whose state is {state:?}"));
                     }
                     let owner = (row.id, backend.address, backend.port);
                     if *owners.entry(backend.id).or_insert(owner) != owner {
@@ -161,8 +185,16 @@ impl FakeKernel {
 impl Kernel for FakeKernel {
     fn apply(&mut self, step: &Step) -> Result<(), String> {
         self.tried += 1;
-        if self.failing.contains(&(self.tried - 1)) {
+        let dice = u64::try_from(self.tried)
+            .unwrap_or(0)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            >> 33;
+        let unlucky = self.one_in > 0 && dice.is_multiple_of(self.one_in);
+        if unlucky || self.failing.contains(&(self.tried - 1)) {
             return Err("the kernel said no".to_owned());
+        }
+        if let Err(what) = self.check_step(step) {
+            self.broken.push(format!("{step:?}: {what}"));
         }
         self.carry_out(step)?;
         if let Err(what) = self.check() {
@@ -173,16 +205,8 @@ impl Kernel for FakeKernel {
 
     fn rows(&mut self) -> Result<Adopted, String> {
         Ok(Adopted {
-            services: self
-                .services
-                .iter()
-                .map(|(key, row)| (*key, *row))
-                .collect(),
-            backends: self
-                .backends
-                .iter()
-                .map(|(slot, row)| (*slot, *row))
-                .collect(),
+            services: self.services.iter().map(|(key, row)| (*key, *row)).collect(),
+            backends: self.backends.iter().map(|(slot, row)| (*slot, *row)).collect(),
             states: self.states.iter().map(|(id, row)| (*id, *row)).collect(),
             names: self.names.iter().map(|(id, row)| (*id, *row)).collect(),
             addresses: self

@@ -116,10 +116,7 @@ pub fn run_with(
                     text,
                 })?;
                 // Without a section of their own, there must be no problems.
-                if !matches!(
-                    case.sections.get(position + 1),
-                    Some((_, Section::Problems(_)))
-                ) {
+                if !matches!(case.sections.get(position + 1), Some((_, Section::Problems(_)))) {
                     compare(Found {
                         section: position,
                         what: "problems",
@@ -140,11 +137,7 @@ pub fn run_with(
 }
 
 fn check(case: &Case, found: Found) -> Result<(), Failure> {
-    let Found {
-        section,
-        what,
-        text,
-    } = found;
+    let Found { section, what, text } = found;
     let Some((line, section)) = case.sections.get(section) else {
         return Ok(());
     };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use proxy_common::{
-    AddressKind, Backend, BackendRange, FrontendKind, Protocol, Scope, Service, ServiceKey,
-    ServiceName, TrafficPolicy,
+    AddressKind, Backend, BackendRange, FrontendKind, Protocol, Scope, Service, ServiceKey, ServiceName,
+    TrafficPolicy,
 };
 use proxy_model::Adopted;
 
@@ -41,11 +41,7 @@ pub fn rows(rows: &Adopted) -> String {
     if first <= last {
         let _ = writeln!(text, "node ports {first} to {last}");
     }
-    let serving = rows
-        .states
-        .iter()
-        .filter(|(_, state)| state.serving != 0)
-        .count();
+    let serving = rows.states.iter().filter(|(_, state)| state.serving != 0).count();
     let _ = writeln!(
         text,
         "ids: {} service ports, {serving} backends in service",
@@ -79,11 +75,7 @@ fn name(row: Option<&ServiceName>) -> String {
         return "without a name".to_owned();
     };
     let text = |bytes: &[u8]| {
-        let bytes: Vec<u8> = bytes
-            .iter()
-            .copied()
-            .take_while(|byte| *byte != 0)
-            .collect();
+        let bytes: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     };
     let port = Some(text(&row.port_name))
@@ -121,10 +113,7 @@ fn targets(row: &Service, backends: &BTreeMap<u32, Backend>) -> String {
             (false, true) => " local",
             (false, false) => " not used",
         };
-        lines.push(format!(
-            "  {}:{}{here}:{range}",
-            backend.address, backend.port
-        ));
+        lines.push(format!("  {}:{}{here}:{range}", backend.address, backend.port));
     }
     if row.policy == TrafficPolicy::Local.code() && local.is_empty() {
         lines.push("  none here: dropped".to_owned());

@@ -1,0 +1,179 @@
+//! Rows of a former agent that are not what they seem: each lie costs what it is about, and ends as the truth.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use proxy_common::{BackendRange, ServiceName};
+use proxy_model::{Adopted, Kind, Limits, Object, Step};
+use serde_json::json;
+use weir_scenario::{Driver, FakeKernel, Kernel, render};
+
+fn object(value: serde_json::Value) -> Object {
+    Object::from_value(value).unwrap().unwrap()
+}
+
+fn objects() -> Vec<Object> {
+    let mut objects = Vec::new();
+    for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        objects.push(object(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"clusterIP": format!("10.96.0.{number}"), "ports": [{"port": 80}]},
+        })));
+        let endpoints: Vec<_> = (1..=number)
+            .map(|host| json!({"addresses": [format!("10.0.{number}.{host}")]}))
+            .collect();
+        objects.push(object(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": endpoints, "ports": [{"port": 8080}],
+        })));
+    }
+    objects
+}
+
+/// The rows of a node at rest.
+fn good() -> (Adopted, String) {
+    let mut kernel = FakeKernel::new(Limits::default());
+    let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
+    driver.start(&objects(), &[]);
+    driver.settle(&mut kernel).unwrap();
+    let rows = kernel.rows().unwrap();
+    let text = render::rows(&rows);
+    (rows, text)
+}
+
+/// A kernel that holds these rows.
+fn holding(rows: &Adopted) -> FakeKernel {
+    let mut kernel = FakeKernel::new(Limits::default());
+    for (id, state) in &rows.states {
+        kernel.store(&Step::PutBackendState {
+            id: *id,
+            generation: state.generation,
+        });
+        if state.serving == 0 {
+            kernel.store(&Step::RetireBackend { id: *id });
+        }
+    }
+    let backends = rows.backends.iter();
+    backends.for_each(|(slot, row)| {
+        kernel.store(&Step::PutBackend {
+            slot: *slot,
+            backend: *row,
+        });
+    });
+    for (id, name) in &rows.names {
+        kernel.store(&Step::PutName { id: *id, name: *name });
+    }
+    for (key, row) in &rows.services {
+        kernel.store(&Step::PutService {
+            key: *key,
+            service: *row,
+        });
+    }
+    for (address, row) in &rows.addresses {
+        kernel.store(&Step::PutAddress {
+            address: *address,
+            row: *row,
+        });
+    }
+    kernel
+}
+
+/// What the kernel holds after an agent has started over these rows, and the steps that it took.
+fn recover(rows: &Adopted) -> (String, Vec<Step>) {
+    let mut kernel = holding(rows);
+    let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
+    driver.start(&objects(), &[]);
+    let first = driver.model.plan(std::time::Duration::ZERO);
+    driver.settle(&mut kernel).unwrap();
+    // Until the lie is gone the fake kernel complains about it; afterwards all promises hold.
+    kernel.check().unwrap();
+    driver.check_restart(&mut kernel).unwrap();
+    (render::rows(&kernel.rows().unwrap()), first)
+}
+
+#[test]
+fn honest_rows_are_left_alone() {
+    let (rows, text) = good();
+    assert_eq!(recover(&rows), (text, Vec::new()));
+}
+
+/// A lie that a map may tell.
+type Lie = fn(&mut Adopted);
+
+#[test]
+fn lies_are_found_and_corrected() {
+    let (rows, text) = good();
+    let lies: [(&str, Lie); 13] = [
+        ("a row refers to another service's slots", |rows| {
+            rows.services[0].1.cluster = rows.services[1].1.cluster;
+        }),
+        ("a row refers to slots beyond the map", |rows| {
+            rows.services[0].1.cluster = BackendRange {
+                base: u32::MAX,
+                count: 4,
+            };
+        }),
+        ("a row refers to slots that nobody wrote", |rows| {
+            rows.services[0].1.cluster = BackendRange { base: 900, count: 2 };
+        }),
+        ("a row refers to more slots than it has", |rows| {
+            rows.services[0].1.cluster.count += 1;
+        }),
+        ("a row has another id", |rows| rows.services[0].1.id = 2),
+        ("a row has an id that nobody has", |rows| {
+            rows.services[0].1.id = 77;
+        }),
+        ("a row has another generation", |rows| {
+            rows.services[0].1.generation += 1;
+        }),
+        ("two services have one backend id", |rows| {
+            rows.backends[1].1.id = rows.backends[0].1.id;
+        }),
+        ("a backend is retired", |rows| rows.states[1].1.serving = 0),
+        ("a backend has another generation", |rows| {
+            rows.states[1].1.generation += 5;
+        }),
+        ("two ids have one name", |rows| {
+            let (_, name) = rows.names[0];
+            rows.names[1].1 = name;
+        }),
+        ("a name is damaged", |rows| {
+            rows.names[0].1 = ServiceName {
+                name: [0xff; 64],
+                ..rows.names[0].1
+            };
+        }),
+        ("a frontend of nobody", |rows| {
+            let (mut key, row) = rows.services[0];
+            key.port = 9;
+            rows.services.push((key, row));
+        }),
+    ];
+    for (what, lie) in lies {
+        let mut rows = rows.clone();
+        lie(&mut rows);
+        let (after, steps) = recover(&rows);
+        assert_eq!(after, text, "{what}");
+        assert!(!steps.is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn a_node_whose_objects_are_gone_is_emptied() {
+    let (rows, _) = good();
+    let mut kernel = holding(&rows);
+    let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
+    for kind in [Kind::Node, Kind::Service] {
+        driver.observe(proxy_model::Change::Replace(kind, Vec::new()));
+        assert_eq!(
+            driver.model.plan(std::time::Duration::ZERO),
+            [],
+            "nothing before all lists are complete"
+        );
+    }
+    driver.observe(proxy_model::Change::Replace(Kind::EndpointSlice, Vec::new()));
+    driver.settle(&mut kernel).unwrap();
+    let left = kernel.rows().unwrap();
+    assert!(left.services.is_empty() && left.names.is_empty());
+    assert!(left.states.iter().all(|(_, state)| state.serving == 0));
+}
