@@ -119,9 +119,7 @@ fn check_file_system(path: &Path) -> Result<(), BpffsError> {
 /// Whether a BPF file system is mounted there.
 pub(super) fn is_bpf(path: &Path) -> Result<bool, BpffsError> {
     match statfs(path) {
-        Ok(found) => {
-            Ok(found.f_type == BPF_FS_MAGIC)
-        }
+        Ok(found) => Ok(found.f_type == BPF_FS_MAGIC),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Err(BpffsError::Missing {
             path: path.to_owned(),
         }),

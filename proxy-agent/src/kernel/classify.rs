@@ -24,7 +24,10 @@ pub struct Rules {
 
 /// The facts about an interface that decide.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, as the kernel tells them")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, as the kernel tells them"
+)]
 pub(super) struct Facts<'a> {
     pub(super) name: &'a str,
     /// The kernel's word for a virtual device (`veth`, `vxlan`, …); empty for a physical one.

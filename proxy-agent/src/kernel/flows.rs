@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use proxy_common::{Flow, FlowKey, Ip};
+use proxy_common::{Flow, FlowKey, Fragment, Ip};
 use proxy_datapath::flow;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -59,61 +59,26 @@ impl Sweeper {
             if rows.is_empty() {
                 break;
             }
-            let dead = self.judge(&rows, now(), &mut walk)?;
-            walk.expired += self.maps.flows.delete_all(&dead)?;
+            let dead = judge(&rows, now(), |twin| self.maps.flows.get(twin), &mut walk)?;
+            walk.expired += self
+                .maps
+                .flows
+                .delete_dead(&dead, |row| flow::expired(row, now()))?;
             tokio::task::yield_now().await;
         }
         walk.fragments = self.sweep_fragments(now())?;
         Ok(walk)
     }
 
-    /// Which of these rows are to go; counts the others.
-    fn judge(&self, rows: &[(FlowKey, Flow)], now: u32, walk: &mut Walk) -> Result<Vec<FlowKey>, MapError> {
-        let known: HashMap<FlowKey, Flow> = rows.iter().copied().collect();
-        let mut dead = Vec::new();
-        for (key, row) in rows {
-            // Most rows are alive by themselves: the twin is looked up only for those that are not.
-            if flow::expired(row, now) && self.twin_expired(key, row, &known, now)? {
-                dead.push(*key);
-            } else {
-                walk.live += 1;
-                walk.frontends.insert(row.frontend);
-            }
-        }
-        Ok(dead)
-    }
-
-    fn twin_expired(
-        &self,
-        key: &FlowKey,
-        row: &Flow,
-        known: &HashMap<FlowKey, Flow>,
-        now: u32,
-    ) -> Result<bool, MapError> {
-        let (to_service, from_backend) = flow::keys(row);
-        let twin = if *key == to_service {
-            from_backend
-        } else {
-            to_service
-        };
-        let found = match known.get(&twin) {
-            Some(found) => Some(*found),
-            None => self.maps.flows.get(&twin)?,
-        };
-        // Another connection may have taken the twin's place.
-        Ok(found.is_none_or(|found| !flow::same_connection(&found, row) || flow::expired(&found, now)))
-    }
-
     fn sweep_fragments(&mut self, now: u32) -> Result<usize, MapError> {
-        let dead: Vec<_> = self
-            .maps
-            .fragments
-            .all()?
+        let dead = |fragment: &Fragment| now.saturating_sub(fragment.seen) > FRAGMENT_TIMEOUT;
+        let rows = self.maps.fragments.all()?;
+        let keys: Vec<_> = rows
             .into_iter()
-            .filter(|(_, fragment)| now.saturating_sub(fragment.seen) > FRAGMENT_TIMEOUT)
+            .filter(|(_, row)| dead(row))
             .map(|(key, _)| key)
             .collect();
-        self.maps.fragments.delete_all(&dead)
+        self.maps.fragments.delete_dead(&keys, dead)
     }
 
     /// Walks every [`SWEEP_INTERVAL`] and sends each result, until nobody receives any more.
@@ -132,5 +97,129 @@ impl Sweeper {
                 Err(error) => tracing::warn!(%error, "the flow table was not swept; trying again"),
             }
         }
+    }
+}
+
+/// Which of these rows are to go; counts the others. `find` reads a row that is not among them.
+fn judge<E>(
+    rows: &[(FlowKey, Flow)],
+    now: u32,
+    find: impl Fn(&FlowKey) -> Result<Option<Flow>, E>,
+    walk: &mut Walk,
+) -> Result<Vec<FlowKey>, E> {
+    let known: HashMap<FlowKey, Flow> = rows.iter().copied().collect();
+    let mut dead = Vec::new();
+    for (key, row) in rows {
+        // Most rows are alive by themselves: the twin is looked up only for those that are not.
+        let expired = flow::expired(row, now) && {
+            let key = twin(key, row);
+            let twin = known
+                .get(&key)
+                .copied()
+                .map_or_else(|| find(&key), |twin| Ok(Some(twin)))?;
+            // Another connection may have taken the twin's place.
+            twin.is_none_or(|twin| !flow::same_connection(&twin, row) || flow::expired(&twin, now))
+        };
+        if expired {
+            dead.push(*key);
+        } else {
+            walk.live += 1;
+            walk.frontends.insert(row.frontend);
+        }
+    }
+    Ok(dead)
+}
+
+/// Key of the other row of a connection.
+fn twin(key: &FlowKey, row: &Flow) -> FlowKey {
+    let (to_service, from_backend) = flow::keys(row);
+    if *key == to_service {
+        from_backend
+    } else {
+        to_service
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use proxy_common::{FlowState, Protocol};
+
+    use super::*;
+
+    const NOW: u32 = 1_000;
+
+    /// Both rows of a UDP flow that nobody answered, last seen at these times.
+    fn connection(client_port: u16, to_service: u32, from_backend: u32) -> [(FlowKey, Flow); 2] {
+        let flow = Flow {
+            client: Ip::v4([10, 0, 0, 1]),
+            frontend: Ip::v4([10, 96, 0, 1]),
+            source: Ip::v4([10, 0, 0, 1]),
+            backend: Ip::v4([10, 0, 0, 2]),
+            client_port,
+            frontend_port: 53,
+            source_port: client_port,
+            backend_port: 5353,
+            protocol: Protocol::Udp.number(),
+            state: FlowState::New.code(),
+            ..Flow::default()
+        };
+        let keys = flow::keys(&flow);
+        [
+            (
+                keys.0,
+                Flow {
+                    last_seen: to_service,
+                    ..flow
+                },
+            ),
+            (
+                keys.1,
+                Flow {
+                    last_seen: from_backend,
+                    ..flow
+                },
+            ),
+        ]
+    }
+
+    fn judged(rows: &[(FlowKey, Flow)], elsewhere: &[(FlowKey, Flow)]) -> (Vec<FlowKey>, Walk) {
+        let mut walk = Walk::default();
+        let find =
+            |key: &FlowKey| Ok::<_, Infallible>(elsewhere.iter().find(|(at, _)| at == key).map(|row| row.1));
+        let Ok(dead) = judge(rows, NOW, find, &mut walk);
+        (dead, walk)
+    }
+
+    #[test]
+    fn both_rows_go_when_both_are_silent() {
+        let rows = connection(4000, NOW - 40, NOW - 50);
+        let (dead, walk) = judged(&rows, &[]);
+        assert_eq!(dead, [rows[0].0, rows[1].0]);
+        assert_eq!((walk.live, walk.frontends.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_younger_row_keeps_the_older_one() {
+        let rows = connection(4000, NOW - 1, NOW - 500);
+        assert_eq!(judged(&rows, &[]).0, []);
+        let (dead, walk) = judged(&rows[1..], &rows[..1]);
+        assert_eq!(dead, []);
+        assert_eq!(walk.frontends, BTreeSet::from([Ip::v4([10, 96, 0, 1])]));
+    }
+
+    #[test]
+    fn a_row_without_its_twin_goes_by_its_own_time() {
+        let rows = connection(4000, NOW - 40, NOW);
+        assert_eq!(judged(&rows[..1], &[]).0, [rows[0].0]);
+    }
+
+    #[test]
+    fn another_connection_in_the_place_of_the_twin_keeps_nothing_alive() {
+        let rows = connection(4000, NOW - 40, NOW);
+        let mut other = rows[1];
+        other.1.client_port = 4001;
+        assert_eq!(judged(&rows[..1], &[other]).0, [rows[0].0]);
     }
 }

@@ -16,7 +16,10 @@ use super::classify::{Class, Facts, Rules, classify};
 
 /// An interface as netlink shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, as the kernel tells them")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, as the kernel tells them"
+)]
 struct Link {
     name: String,
     kind: String,

@@ -10,7 +10,10 @@ use super::sys::{self, Instruction, ProgramKind, TcxHook};
 
 /// What this kernel can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is there or not, whatever the others are")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is there or not, whatever the others are"
+)]
 pub struct Features {
     /// `BPF_FIB_LOOKUP_SRC`: the route look-up names the source address (Linux 6.7).
     pub fib_source: bool,

@@ -81,6 +81,11 @@ fn syscall_error(map: &'static str, verb: &'static str, row: String, source: io:
     }
 }
 
+/// Whether a row was not written because there is one.
+fn is_there(error: &aya::maps::MapError) -> bool {
+    matches!(error, aya::maps::MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EEXIST))
+}
+
 /// A hash map.
 pub(super) struct Rows<K: Pod, V: Pod> {
     name: &'static str,
@@ -122,10 +127,29 @@ impl<K: Pod + Debug, V: Pod> Rows<K, V> {
         }
     }
 
-    /// Deletes rows; returns how many there were.
-    pub(super) fn delete_all(&mut self, keys: &[K]) -> Result<usize, MapError> {
-        sys::delete_batch(self.fd(), keys)
-            .map_err(|source| syscall_error(self.name, "delete", format!("(one of {})", keys.len()), source))
+    /// Deletes those of these rows that still are `dead` at the moment they go; returns how many.
+    ///
+    /// The programs write rows at any time. A row that came to life since it was read is put back, unless they wrote it
+    /// anew in that instant: so deleting never loses what they wrote.
+    pub(super) fn delete_dead(&mut self, keys: &[K], dead: impl Fn(&V) -> bool) -> Result<usize, MapError> {
+        /// Only if there is no such row.
+        const BPF_NOEXIST: u64 = 1;
+        let mut deleted = 0;
+        for key in keys {
+            let taken = sys::take::<K, V>(self.fd(), key)
+                .map_err(|source| syscall_error(self.name, "delete", format!("{key:?}"), source))?;
+            match taken {
+                Some(row) if dead(&row) => deleted += 1,
+                Some(row) => match self.map.insert(key, &row, BPF_NOEXIST) {
+                    Err(error) if !is_there(&error) => {
+                        return Err(map_error(self.name, "put back", key, error));
+                    }
+                    _ => {}
+                },
+                None => {}
+            }
+        }
+        Ok(deleted)
     }
 
     /// The next chunk of a walk; empty at the end.

@@ -1,4 +1,4 @@
-//! Many rows in one call.
+//! Rows: many in one call, and one in one step.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -106,30 +106,30 @@ impl<K: Pod, V: Pod> Batches<K, V> {
     }
 }
 
-/// Deletes rows of a hash map by `BPF_MAP_DELETE_BATCH`; a row that is gone already is not an error.
-///
-/// Returns how many rows were deleted.
-pub(in crate::kernel) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<usize> {
-    let mut deleted = 0;
-    let mut rest = keys;
-    while !rest.is_empty() {
-        let mut arguments = BatchArguments {
-            keys: rest.as_ptr() as u64,
-            count: u32::try_from(rest.len()).unwrap_or(u32::MAX),
-            map: map.as_raw_fd(),
-            ..BatchArguments::default()
-        };
-        let result = bpf(Command::DeleteBatch, &mut arguments);
-        let done = usize::try_from(arguments.count).unwrap_or(0).min(rest.len());
-        deleted += done;
-        match result {
-            Ok(_) => rest = rest.get(done.max(1)..).unwrap_or_default(),
-            // The kernel stops at the first missing key: skip it.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                rest = rest.get(done + 1..).unwrap_or_default();
-            }
-            Err(error) => return Err(error),
-        }
+/// `struct { … }` of `union bpf_attr` for the commands on one row.
+#[repr(C)]
+struct RowArguments {
+    map: RawFd,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Reads and deletes a row of a hash map in one step by `BPF_MAP_LOOKUP_AND_DELETE_ELEM` (Linux 5.14).
+pub(in crate::kernel) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = MaybeUninit::<V>::uninit();
+    let mut arguments = RowArguments {
+        map: map.as_raw_fd(),
+        reserved: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    match bpf(Command::TakeRow, &mut arguments) {
+        // SAFETY: the kernel has filled the whole value, and `Pod` says that every bit pattern is a valid one.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(deleted)
 }

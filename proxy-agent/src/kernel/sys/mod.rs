@@ -13,7 +13,7 @@ mod program;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-pub(super) use batch::{Batches, delete_batch};
+pub(super) use batch::{Batches, take};
 pub(super) use descriptor::{event, netns_cookie, readable};
 pub(super) use link::{LinkFacts, LinkPlace, TcxHook, link_facts, open_pinned, tcx_links};
 pub(super) use program::{Instruction, ProgramKind, load_program, run_program};
@@ -26,8 +26,8 @@ enum Command {
     ObjectGet = 7,
     ObjectInfo = 15,
     ProgramQuery = 16,
+    TakeRow = 21,
     LookupBatch = 24,
-    DeleteBatch = 27,
 }
 
 /// Runs one command. The return value of the kernel is not negative.
