@@ -31,6 +31,9 @@ const RESYNC: Duration = Duration::from_secs(10);
 /// Time after which a connection that failed is made again.
 const RECONNECT: Duration = Duration::from_secs(1);
 
+/// Time between two complete looks while messages keep coming after a loss.
+const START_OVER_PAUSE: Duration = Duration::from_millis(100);
+
 /// Room for messages while others run, as much as a burst of some hundred new interfaces takes.
 const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
@@ -263,6 +266,22 @@ impl Watcher {
         }
     }
 
+    /// Reads everything after messages were lost. What still waits is older than what is read now, and half of a story:
+    /// an address that came, while the message that it went is lost. So it is thrown away, until nothing is left.
+    async fn start_over(&mut self, feed: &mut Feed) -> bool {
+        tracing::info!("netlink messages were lost; reading everything again");
+        loop {
+            while feed.ready().is_some() {}
+            if !self.resync(feed).await {
+                return false;
+            }
+            match feed.ready() {
+                None => return true,
+                Some(_) => tokio::time::sleep(START_OVER_PAUSE).await,
+            }
+        }
+    }
+
     /// Takes in this message and all that wait behind it; false if the connection is gone.
     async fn take(&mut self, feed: &mut Feed, first: News) -> bool {
         let mut changed = false;
@@ -271,10 +290,7 @@ impl Watcher {
         while let Some(news) = next {
             match news {
                 News::Closed => return false,
-                News::Lost => {
-                    tracing::info!("netlink messages were lost; reading everything again");
-                    return self.resync(feed).await;
-                }
+                News::Lost => return self.start_over(feed).await,
                 News::Message(message) => {
                     self.forget_if_gone(&message);
                     match self.network.observe(&message) {
