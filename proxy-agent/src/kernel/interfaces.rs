@@ -10,32 +10,20 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::channel::mpsc::UnboundedReceiver;
-use futures::{StreamExt, TryStreamExt};
 use proxy_model::LocalAddress;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::link::LinkExtentMask;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::sys::{AsyncSocket, SocketAddr};
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::attach::Programs;
 use super::classify::{Class, Rules};
+use super::feed::{Feed, News};
 use super::network::{Effect, Network, Sources};
 
 /// Time between two complete looks.
 const RESYNC: Duration = Duration::from_secs(10);
 
-/// Time after which a connection that failed is made again.
-const RECONNECT: Duration = Duration::from_secs(1);
-
 /// Time between two complete looks while messages keep coming after a loss.
 const START_OVER_PAUSE: Duration = Duration::from_millis(100);
-
-/// Room for messages while others run, as much as a burst of some hundred new interfaces takes.
-const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
 /// An interface that programs are, or should be, attached to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,101 +105,6 @@ impl Interfaces {
     }
 }
 
-/// A netlink connection that has subscribed to what is of interest.
-struct Feed {
-    handle: Handle,
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    connection: JoinHandle<()>,
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
-/// What comes out of the connection.
-enum News {
-    Message(RouteNetlinkMessage),
-    /// The kernel had to drop messages.
-    Lost,
-    /// The connection is gone.
-    Closed,
-}
-
-impl Feed {
-    fn open() -> io::Result<Self> {
-        let (mut connection, handle, messages) = rtnetlink::new_multicast_connection(&[
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ])?;
-        if let Err(error) = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER) {
-            tracing::debug!(%error, "the netlink socket keeps its default buffer");
-        }
-        Ok(Self {
-            handle,
-            messages,
-            connection: tokio::spawn(connection),
-        })
-    }
-
-    async fn next(&mut self) -> News {
-        match self.messages.next().await {
-            Some((message, _)) => news(message),
-            None => News::Closed,
-        }
-    }
-
-    /// The next message, if one is there already.
-    fn ready(&mut self) -> Option<News> {
-        self.messages.try_recv().ok().map(|(message, _)| news(message))
-    }
-
-    /// Reads everything.
-    async fn look(&self) -> Result<Network, rtnetlink::Error> {
-        let mut network = Network::default();
-        let mask = vec![LinkExtentMask::SkipStats];
-        let mut links = self
-            .handle
-            .link()
-            .get()
-            .set_filter_mask(AddressFamily::Unspec, mask)
-            .execute();
-        while let Some(link) = links.try_next().await? {
-            network.observe(&RouteNetlinkMessage::NewLink(link));
-        }
-        let mut addresses = self.handle.address().get().execute();
-        while let Some(address) = addresses.try_next().await? {
-            network.observe(&RouteNetlinkMessage::NewAddress(address));
-        }
-        self.look_at_routes(&mut network).await?;
-        Ok(network)
-    }
-
-    async fn look_at_routes(&self, network: &mut Network) -> Result<(), rtnetlink::Error> {
-        network.forget_routes();
-        let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
-        let v6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
-        for family in [v4, v6] {
-            let mut routes = self.handle.route().get(family).execute();
-            while let Some(route) = routes.try_next().await? {
-                network.add_route(&route);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn news(message: NetlinkMessage<RouteNetlinkMessage>) -> News {
-    match message.payload {
-        NetlinkPayload::InnerMessage(message) => News::Message(message),
-        _ => News::Lost,
-    }
-}
-
 /// The task behind [`Interfaces`].
 struct Watcher {
     programs: Programs,
@@ -241,7 +134,7 @@ impl Watcher {
                 }
             };
             if !go_on {
-                feed = reconnect().await;
+                feed = Feed::reopen().await;
                 resync.reset_immediately();
             }
         }
@@ -398,16 +291,5 @@ impl Watcher {
             *known = new;
             different
         });
-    }
-}
-
-/// Opens a new connection, however long that takes.
-async fn reconnect() -> Feed {
-    loop {
-        tokio::time::sleep(RECONNECT).await;
-        match Feed::open() {
-            Ok(feed) => return feed,
-            Err(error) => tracing::warn!(%error, "cannot connect to netlink; trying again"),
-        }
     }
 }

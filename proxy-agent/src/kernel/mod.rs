@@ -19,6 +19,7 @@ mod cleanup;
 mod clock;
 mod clsact;
 mod events;
+mod feed;
 mod flows;
 mod inspect;
 mod interfaces;
