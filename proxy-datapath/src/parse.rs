@@ -8,6 +8,7 @@ use core::mem::offset_of;
 use network_types::eth::{EthHdr, EtherType};
 use network_types::icmp::Icmpv4Hdr;
 use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
 use network_types::vlan::VlanHdr;
 use proxy_common::Ip;
 
@@ -238,7 +239,10 @@ fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
 fn ports(packet: &impl Packet, protocol: u8, s: &mut Scratch) -> Content {
     let l4 = usize::from(s.packet.l4);
     if protocol == TCP {
-        let Some([s_a, s_b, d_a, d_b, _, _, _, _, _, _, _, _, offset, flags]) = packet.load::<14>(l4) else {
+        // The whole header, although only this much of it is read: what is cut off behind the flags has no checksum.
+        let Some([s_a, s_b, d_a, d_b, _, _, _, _, _, _, _, _, offset, flags, ..]) =
+            packet.load::<{ TcpHdr::LEN }>(l4)
+        else {
             return Content::Malformed;
         };
         s.key.source_port = u16::from_be_bytes([s_a, s_b]);
