@@ -121,6 +121,16 @@ pub fn same_connection(a: &Flow, b: &Flow) -> bool {
         && a.frontend == b.frontend
 }
 
+/// Whether two rows are halves of the same connection.
+#[inline(always)]
+pub fn same_translation(a: &Flow, b: &Flow) -> bool {
+    a.source_port == b.source_port
+        && a.backend_port == b.backend_port
+        && a.source == b.source
+        && a.backend == b.backend
+        && same_connection(a, b)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -142,12 +142,15 @@ fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch
     flow::write_key(&s.flow, twin, &mut s.other);
     s.flow.state = state;
     s.flow.last_seen = now;
-    if !tables.touch_flow(&s.other, now, state) {
+    if !tables.flow(&s.other, &mut s.found) {
         // The other half was evicted: this one knows everything that it knew.
         let own = s.flow.direction;
         s.flow.direction = twin.code();
         let _healed = tables.insert_flow(&s.other, &s.flow);
         s.flow.direction = own;
+    } else if flow::same_translation(&s.found, &s.flow) {
+        // Otherwise a later connection took its place, which a late packet of this one must not close.
+        let _gone = tables.touch_flow(&s.other, now, state);
     }
 }
 
