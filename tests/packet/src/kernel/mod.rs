@@ -1,0 +1,228 @@
+//! The kernel's side: the loaded object, its maps, and a network namespace whose routes are those of `node.rs`.
+
+mod netns;
+mod rows;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use proxy_common::{
+    Address, Backend, BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
+    ServiceKey, maps,
+};
+use proxy_datapath::{Scratch, tables::Route};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::user::{Arrival, Program};
+
+pub use netns::Namespace;
+
+/// Room for the packet that comes back.
+const OUT: usize = 4096;
+/// Size of the kernel's `struct __sk_buff`.
+const CONTEXT: usize = 192;
+/// Offsets in it.
+const IFINDEX: usize = 40;
+const GSO_SIZE: usize = 176;
+
+/// The object's programs and maps, ready to run packets.
+pub struct Kernel {
+    namespace: Namespace,
+    ebpf: Ebpf,
+    rows: Tables,
+    out: Vec<u8>,
+}
+
+/// The maps.
+struct Tables {
+    addresses: HashMap<MapData, Ip, Address>,
+    services: HashMap<MapData, ServiceKey, Service>,
+    backends: Array<MapData, Backend>,
+    states: Array<MapData, BackendState>,
+    cursors: Array<MapData, Cursor>,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    fragments: HashMap<MapData, FragmentKey, Fragment>,
+    config: Array<MapData, NodeConfig>,
+    counters: PerCpuArray<MapData, u64>,
+    scratch: PerCpuArray<MapData, [u8; size_of::<Scratch>()]>,
+}
+
+/// What the kernel did with a packet.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// The program's number.
+    pub action: i32,
+    /// The packet afterwards.
+    pub bytes: Vec<u8>,
+}
+
+impl Kernel {
+    /// Makes the namespace and loads the packet programs. Wants root.
+    pub fn load() -> Result<Self> {
+        let namespace = Namespace::create()?;
+        namespace.enter()?;
+        let mut ebpf = open(EbpfLoader::new().override_global("AYA_LOG_LEVEL", &0_u8, false))?;
+        for program in Program::ALL {
+            classifier(&mut ebpf, program)?
+                .load()
+                .with_context(|| format!("the kernel refuses {}", program.name()))?;
+        }
+        let rows = Tables::take(&mut ebpf)?;
+        Ok(Self {
+            namespace,
+            ebpf,
+            rows,
+            out: vec![0; OUT],
+        })
+    }
+
+    /// Moves the calling thread into the namespace where the interfaces are.
+    pub fn enter(&self) -> Result<()> {
+        self.namespace.enter()
+    }
+
+    /// Runs a packet; `None` if the kernel does not take one so short.
+    pub fn run(&mut self, arrival: &Arrival) -> Result<Option<Ran>> {
+        let context = context(arrival);
+        let program = classifier(&mut self.ebpf, arrival.program)?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&arrival.bytes);
+        options.data_out = Some(&mut self.out);
+        options.ctx_in = Some(&context);
+        let result = match program.test_run(options) {
+            Ok(result) => result,
+            Err(error) if is_invalid(&error) => return Ok(None),
+            Err(error) => return Err(error).context("BPF_PROG_TEST_RUN"),
+        };
+        let length = usize::try_from(result.data_size_out)?;
+        let bytes = self
+            .out
+            .get(..length)
+            .context("a packet longer than the room for it")?
+            .to_vec();
+        Ok(Some(Ran {
+            action: result.return_value.cast_signed(),
+            bytes,
+        }))
+    }
+
+    /// Runs a packet so many times, and says how many nanoseconds one took.
+    pub fn measure(&mut self, arrival: &Arrival, repeat: u32) -> Result<u64> {
+        let context = context(arrival);
+        let program = classifier(&mut self.ebpf, arrival.program)?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&arrival.bytes);
+        options.ctx_in = Some(&context);
+        options.repeat = repeat;
+        let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        Ok(u64::try_from(result.duration.as_nanos())?)
+    }
+
+    /// The routes that the last packet of each CPU was sent by.
+    pub fn last_routes(&self) -> Result<Vec<Route>> {
+        let rows = self.rows.scratch.get(&0, 0)?;
+        rows.iter()
+            .map(|row| read_route(row).context("a scratch row that is too short"))
+            .collect()
+    }
+}
+
+/// `EINVAL`: a frame too short for its ethertype.
+fn is_invalid(error: &aya::programs::ProgramError) -> bool {
+    matches!(error, aya::programs::ProgramError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()))
+}
+
+/// `struct __sk_buff` with the fields that a test run takes.
+fn context(arrival: &Arrival) -> [u8; CONTEXT] {
+    let mut context = [0; CONTEXT];
+    for (at, value) in [(IFINDEX, arrival.interface), (GSO_SIZE, arrival.segment)] {
+        if let Some(field) = context.get_mut(at..at + 4) {
+            field.copy_from_slice(&value.to_ne_bytes());
+        }
+    }
+    context
+}
+
+fn read_route(scratch: &[u8; size_of::<Scratch>()]) -> Option<Route> {
+    let at = std::mem::offset_of!(Scratch, route);
+    let number = |offset: usize| {
+        let bytes: [u8; 4] = scratch.get(at + offset..at + offset + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(bytes))
+    };
+    let address = |offset: usize| {
+        let bytes: [u8; 16] = scratch.get(at + offset..at + offset + 16)?.try_into().ok()?;
+        Some(Ip { bytes })
+    };
+    Some(Route {
+        interface: number(std::mem::offset_of!(Route, interface))?,
+        mtu: number(std::mem::offset_of!(Route, mtu))?,
+        next_hop: address(std::mem::offset_of!(Route, next_hop))?,
+        source: address(std::mem::offset_of!(Route, source))?,
+    })
+}
+
+fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
+    match ebpf.program_mut(program.name()) {
+        Some(Loaded::SchedClassifier(classifier)) => Ok(classifier),
+        _ => bail!("the object has no classifier {}", program.name()),
+    }
+}
+
+impl Tables {
+    fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        let mut map = |name: &str| -> Result<Map> {
+            ebpf.take_map(name)
+                .ok_or_else(|| anyhow!("the object has no map {name}"))
+        };
+        Ok(Self {
+            addresses: map(maps::ADDRESSES)?.try_into()?,
+            services: map(maps::SERVICES)?.try_into()?,
+            backends: map(maps::BACKENDS)?.try_into()?,
+            states: map(maps::BACKEND_STATE)?.try_into()?,
+            cursors: map(maps::CURSORS)?.try_into()?,
+            flows: map(maps::FLOWS)?.try_into()?,
+            fragments: map(maps::FRAGMENTS)?.try_into()?,
+            config: map(maps::CONFIG)?.try_into()?,
+            counters: map(maps::COUNTERS)?.try_into()?,
+            scratch: map(maps::SCRATCH)?.try_into()?,
+        })
+    }
+}
+
+/// Path of the kernel object: `WEIR_BPF_OBJECT`, or where `cargo xtask build` puts it.
+pub fn object() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("WEIR_BPF_OBJECT") {
+        return Ok(path.into());
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/weir.bpf.o");
+    if path.exists() {
+        return Ok(path);
+    }
+    bail!(
+        "no kernel object at {}: run `cargo xtask build`, or name one in WEIR_BPF_OBJECT",
+        path.display()
+    )
+}
+
+/// Opens the object with maps that nobody else sees: pinned to a bpffs that is gone before this returns.
+pub fn open(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let object = object()?;
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = env::temp_dir().join(format!("weir-packet-{}-{number}", std::process::id()));
+    std::fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    mount("bpf", &folder, "bpf", MountFlags::empty(), None).context("cannot mount a bpffs")?;
+    let result = loader
+        .default_map_pin_directory(&folder)
+        .load_file(&object)
+        .with_context(|| format!("cannot load {}", object.display()));
+    unmount(&folder, UnmountFlags::DETACH).context("cannot unmount the bpffs")?;
+    std::fs::remove_dir(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    result
+}

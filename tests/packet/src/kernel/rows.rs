@@ -1,0 +1,139 @@
+//! Rows in and out of the kernel's maps.
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+
+use anyhow::Result;
+use aya::Pod;
+use aya::maps::{HashMap, MapData, MapError};
+use proxy_common::{
+    BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, Reason, Service, ServiceKey,
+};
+
+use super::Kernel;
+use crate::node::Rows;
+
+impl Kernel {
+    /// Writes the node's rows, and forgets all flows and fragments.
+    pub fn reset(&mut self, rows: &Rows) -> Result<()> {
+        clear(&mut self.rows.flows)?;
+        clear(&mut self.rows.fragments)?;
+        clear(&mut self.rows.services)?;
+        clear(&mut self.rows.addresses)?;
+        self.rows.config.set(0, &rows.config, 0)?;
+        for (key, row) in &rows.addresses {
+            self.rows.addresses.insert(key, row, 0)?;
+        }
+        for (slot, row) in &rows.backends {
+            self.rows.backends.set(*slot, row, 0)?;
+        }
+        for (id, row) in &rows.states {
+            self.rows.states.set(*id, row, 0)?;
+        }
+        for (id, next) in &rows.cursors {
+            self.rows.cursors.set(
+                *id,
+                &Cursor {
+                    next: *next,
+                    reserved: [0; 7],
+                },
+                0,
+            )?;
+        }
+        for (key, row) in &rows.services {
+            self.rows.services.insert(key, row, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the node's configuration.
+    pub fn set_config(&mut self, config: &NodeConfig) -> Result<()> {
+        Ok(self.rows.config.set(0, config, 0)?)
+    }
+
+    /// Writes a service's row, or removes it.
+    pub fn set_service(&mut self, key: &ServiceKey, row: Option<&Service>) -> Result<()> {
+        match row {
+            Some(row) => Ok(self.rows.services.insert(key, row, 0)?),
+            None => remove(&mut self.rows.services, key),
+        }
+    }
+
+    /// A flow's row.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<Flow>> {
+        found(self.rows.flows.get(key, 0))
+    }
+
+    /// Writes a flow's row, or removes it.
+    pub fn set_flow(&mut self, key: &FlowKey, row: Option<&Flow>) -> Result<()> {
+        match row {
+            Some(row) => Ok(self.rows.flows.insert(key, row, 0)?),
+            None => remove(&mut self.rows.flows, key),
+        }
+    }
+
+    /// All flows.
+    pub fn flows(&self) -> Result<BTreeMap<FlowKey, Flow>> {
+        Ok(self.rows.flows.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// The ports of a datagram.
+    pub fn fragment(&self, key: &FragmentKey) -> Result<Option<Fragment>> {
+        found(self.rows.fragments.get(key, 0))
+    }
+
+    /// Writes the row of a datagram.
+    pub fn set_fragment(&mut self, key: &FragmentKey, row: &Fragment) -> Result<()> {
+        Ok(self.rows.fragments.insert(key, row, 0)?)
+    }
+
+    /// All datagrams in fragments.
+    pub fn fragments(&self) -> Result<std::collections::HashMap<FragmentKey, Fragment>> {
+        Ok(self.rows.fragments.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// How a backend fares.
+    pub fn state(&self, id: u32) -> Result<BackendState> {
+        Ok(self.rows.states.get(&id, 0)?)
+    }
+
+    /// Writes how a backend fares.
+    pub fn set_state(&mut self, id: u32, row: &BackendState) -> Result<()> {
+        Ok(self.rows.states.set(id, row, 0)?)
+    }
+
+    /// The turns of a cursor.
+    pub fn cursor(&self, id: u32) -> Result<u64> {
+        Ok(self.rows.cursors.get(&id, 0)?.next)
+    }
+
+    /// How often a reason was counted, on all CPUs.
+    pub fn counter(&self, reason: Reason) -> Result<u64> {
+        Ok(self.rows.counters.get(&u32::from(reason.code()), 0)?.iter().sum())
+    }
+}
+
+fn clear<K: Pod + Eq + Hash, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<()> {
+    let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
+    for key in keys {
+        remove(map, &key)?;
+    }
+    Ok(())
+}
+
+/// Removes a row; one that is not there is not missed.
+fn remove<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, key: &K) -> Result<()> {
+    match map.remove(key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn found<V>(row: Result<V, MapError>) -> Result<Option<V>> {
+    match row {
+        Ok(row) => Ok(Some(row)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

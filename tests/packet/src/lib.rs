@@ -1,0 +1,26 @@
+//! Packets through the datapath twice: in user space on hash maps, and in the kernel by `BPF_PROG_TEST_RUN`.
+//!
+//! ```text
+//!                 rows (node.rs)
+//!            ┌─────────┴──────────┐
+//!   user.rs: Memory, Frame    kernel/: the object, its maps, a network namespace with the same routes
+//!            └─────────┬──────────┘
+//!   packet ─▶ pair.rs: run in both, compare action, bytes, counter, route and the rows concerned
+//!                      │
+//!                      └─▶ laws.rs: what must hold for every packet, found out without the datapath's own code
+//! ```
+//!
+//! `generate/` makes packets by the hundred thousand, `craft.rs` and `text.rs` make them one by one.
+
+pub mod craft;
+pub mod decode;
+pub mod frame;
+pub mod generate;
+pub mod kernel;
+pub mod laws;
+pub mod memory;
+pub mod node;
+pub mod pair;
+pub mod random;
+pub mod routes;
+pub mod user;

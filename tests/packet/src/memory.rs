@@ -1,0 +1,263 @@
+//! The maps in user space: hash maps behind `proxy_datapath::Tables`, with a clock that a test sets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use proxy_common::{
+    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
+    ServiceKey, Socket, SocketKey, limits,
+};
+use proxy_datapath::Tables;
+use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
+
+use crate::routes::Routes;
+
+/// Maps, clock and routes.
+///
+/// Arrays answer like the kernel's: a row that nobody wrote is there, and zero.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// `CONFIG`.
+    pub config: NodeConfig,
+    /// Monotonic seconds.
+    pub now: Cell<u32>,
+    /// `ADDRESSES`.
+    pub addresses: HashMap<Ip, Address>,
+    /// `SERVICES`.
+    pub services: HashMap<ServiceKey, Service>,
+    /// `BACKENDS`.
+    pub backends: HashMap<u32, Backend>,
+    /// `BACKEND_STATE`.
+    pub states: RefCell<HashMap<u32, BackendState>>,
+    /// `CURSORS`, the turns only.
+    pub cursors: RefCell<HashMap<u32, u64>>,
+    /// `FLOWS`.
+    pub flows: RefCell<HashMap<FlowKey, Flow>>,
+    /// Rows that `FLOWS` takes; `None` is no limit. Unlike the kernel's LRU map, a full one refuses.
+    pub flow_limit: Option<usize>,
+    /// `FRAGMENTS`.
+    pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
+    /// The routing table.
+    pub routes: Routes,
+    /// What the last packet looked at or wrote.
+    pub touched: RefCell<Touched>,
+}
+
+/// The rows that a packet concerned, and how many turns it took.
+#[derive(Clone, Debug, Default)]
+pub struct Touched {
+    /// Keys of `FLOWS`.
+    pub flows: Vec<FlowKey>,
+    /// Rows of `FLOWS` that were refreshed, as they were before.
+    pub refreshed: Vec<Flow>,
+    /// Rows of `FLOWS` that were replaced, and what replaced them.
+    pub replaced: Vec<(Flow, Flow)>,
+    /// Keys of `FRAGMENTS`.
+    pub fragments: Vec<FragmentKey>,
+    /// Keys of `CURSORS`, one entry a turn.
+    pub cursors: Vec<u32>,
+    /// Keys of `BACKEND_STATE` that were counted up, one entry each time.
+    pub chosen: Vec<u32>,
+}
+
+impl Memory {
+    /// What happened since the last call.
+    pub fn take_touched(&self) -> Touched {
+        self.touched.take()
+    }
+
+    fn has_room(&self, flows: &HashMap<FlowKey, Flow>) -> bool {
+        self.flow_limit.is_none_or(|limit| flows.len() < limit)
+    }
+}
+
+fn within(index: u32, limit: usize) -> bool {
+    usize::try_from(index).is_ok_and(|index| index < limit)
+}
+
+impl Tables for Memory {
+    fn config(&self) -> Option<NodeConfig> {
+        Some(self.config)
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn address(&self, address: &Ip) -> Option<Address> {
+        self.addresses.get(address).copied()
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.services.get(key).copied()
+    }
+
+    fn backend(&self, slot: u32) -> Option<Backend> {
+        within(slot, limits::BACKENDS).then(|| self.backends.get(&slot).copied().unwrap_or_default())
+    }
+
+    fn backend_state(&self, id: u32) -> Option<BackendState> {
+        within(id, limits::BACKEND_STATE).then(|| self.states.borrow().get(&id).copied().unwrap_or_default())
+    }
+
+    fn count_chosen(&self, id: u32) {
+        if within(id, limits::BACKEND_STATE) {
+            self.states.borrow_mut().entry(id).or_default().chosen += 1;
+            self.touched.borrow_mut().chosen.push(id);
+        }
+    }
+
+    fn advance(&self, cursor: u32) -> Option<u64> {
+        if !within(cursor, limits::CURSORS) {
+            return None;
+        }
+        self.touched.borrow_mut().cursors.push(cursor);
+        let mut cursors = self.cursors.borrow_mut();
+        let next = cursors.entry(cursor).or_default();
+        let turn = *next;
+        *next = next.wrapping_add(1);
+        Some(turn)
+    }
+
+    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
+        self.touched.borrow_mut().flows.push(*key);
+        let flows = self.flows.borrow();
+        let Some(row) = flows.get(key) else { return false };
+        *flow = *row;
+        true
+    }
+
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
+        self.touched.borrow_mut().flows.push(*key);
+        let mut flows = self.flows.borrow_mut();
+        if flows.contains_key(key) {
+            Inserted::Exists
+        } else if self.has_room(&flows) {
+            flows.insert(*key, *flow);
+            Inserted::Yes
+        } else {
+            Inserted::Full
+        }
+    }
+
+    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        self.touched.borrow_mut().flows.push(*key);
+        let mut flows = self.flows.borrow_mut();
+        let fits = flows.contains_key(key) || self.has_room(&flows);
+        if fits && let Some(old) = flows.insert(*key, *flow) {
+            self.touched.borrow_mut().replaced.push((old, *flow));
+        }
+        fits
+    }
+
+    fn touch_flow(&self, key: &FlowKey, last_seen: u32, state: u8) -> bool {
+        self.touched.borrow_mut().flows.push(*key);
+        let mut flows = self.flows.borrow_mut();
+        let Some(row) = flows.get_mut(key) else {
+            return false;
+        };
+        self.touched.borrow_mut().refreshed.push(*row);
+        row.last_seen = last_seen;
+        row.state = state;
+        true
+    }
+
+    fn remove_flow(&self, key: &FlowKey) {
+        self.touched.borrow_mut().flows.push(*key);
+        self.flows.borrow_mut().remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        self.touched.borrow_mut().fragments.push(*key);
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn put_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        self.touched.borrow_mut().fragments.push(*key);
+        self.fragments.borrow_mut().insert(*key, *fragment);
+    }
+
+    /// Packets do not ask for sockets.
+    fn socket(&self, _key: &SocketKey) -> Option<Socket> {
+        None
+    }
+
+    fn put_socket(&self, _key: &SocketKey, _socket: &Socket) {}
+
+    fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
+        self.routes.ask(query, route)
+    }
+}
+
+/// The same rows, but nothing is written: for asking "what if".
+#[derive(Clone, Copy, Debug)]
+pub struct Frozen<'a>(pub &'a Memory);
+
+impl Tables for Frozen<'_> {
+    fn config(&self) -> Option<NodeConfig> {
+        self.0.config()
+    }
+
+    fn now(&self) -> u32 {
+        self.0.now()
+    }
+
+    fn address(&self, address: &Ip) -> Option<Address> {
+        self.0.address(address)
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.0.service(key)
+    }
+
+    fn backend(&self, slot: u32) -> Option<Backend> {
+        self.0.backend(slot)
+    }
+
+    fn backend_state(&self, id: u32) -> Option<BackendState> {
+        self.0.backend_state(id)
+    }
+
+    fn count_chosen(&self, _id: u32) {}
+
+    fn advance(&self, _cursor: u32) -> Option<u64> {
+        None
+    }
+
+    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
+        let flows = self.0.flows.borrow();
+        let Some(row) = flows.get(key) else { return false };
+        *flow = *row;
+        true
+    }
+
+    fn insert_flow(&self, _key: &FlowKey, _flow: &Flow) -> Inserted {
+        Inserted::Full
+    }
+
+    fn put_flow(&self, _key: &FlowKey, _flow: &Flow) -> bool {
+        false
+    }
+
+    fn touch_flow(&self, key: &FlowKey, _last_seen: u32, _state: u8) -> bool {
+        self.0.flows.borrow().contains_key(key)
+    }
+
+    fn remove_flow(&self, _key: &FlowKey) {}
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        self.0.fragments.borrow().get(key).copied()
+    }
+
+    fn put_fragment(&self, _key: &FragmentKey, _fragment: &Fragment) {}
+
+    fn socket(&self, key: &SocketKey) -> Option<Socket> {
+        self.0.socket(key)
+    }
+
+    fn put_socket(&self, _key: &SocketKey, _socket: &Socket) {}
+
+    fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
+        self.0.route(query, route)
+    }
+}

@@ -1,0 +1,432 @@
+//! The node that all packets meet: interfaces, addresses, routes, services.
+//!
+//! ```text
+//!   outside ── 192.168.0.1 ── up0 ┐                       ┌ pod1 ── 10.244.1.2
+//!                                 ├ 192.168.0.10          │
+//!   road warriors 10.8.0.x ─ tun0 ┤ 10.244.1.1 (pods) ────┤
+//!                                 │ 10.244.1.0 (overlay)  │
+//!   other node's pods 10.244.2.x ─┘ ovl0, MTU 1400        └ pod2 ── 10.244.1.3      the same in fd00::/16
+//! ```
+
+use proxy_common::{
+    Address, AddressKind, Algorithm, Backend, BackendRange, BackendState, FrontendKind, Ip, NodeConfig,
+    Scope, Service, ServiceKey, TrafficPolicy,
+};
+
+use crate::routes::{Entry, Routes, Way};
+
+/// An interface of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Port {
+    /// To the outside, by Ethernet.
+    Uplink,
+    /// To the first pod.
+    Pod1,
+    /// To the second pod.
+    Pod2,
+    /// To the pods of another node.
+    Overlay,
+    /// To road warriors, by packets without link headers.
+    Tunnel,
+}
+
+impl Port {
+    /// Every interface.
+    pub const ALL: [Self; 5] = [Self::Uplink, Self::Pod1, Self::Pod2, Self::Overlay, Self::Tunnel];
+
+    /// Its number, the same in both worlds.
+    pub const fn index(self) -> u32 {
+        match self {
+            Self::Uplink => 11,
+            Self::Pod1 => 12,
+            Self::Pod2 => 13,
+            Self::Overlay => 14,
+            Self::Tunnel => 15,
+        }
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uplink => "up0",
+            Self::Pod1 => "pod1",
+            Self::Pod2 => "pod2",
+            Self::Overlay => "ovl0",
+            Self::Tunnel => "tun0",
+        }
+    }
+
+    /// Its MTU.
+    pub const fn mtu(self) -> u32 {
+        match self {
+            Self::Overlay => 1400,
+            Self::Tunnel => 1420,
+            _ => 1500,
+        }
+    }
+}
+
+/// Somebody with an address in both families.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// The node, on its uplink.
+    Node,
+    /// The node, as pods see it.
+    PodGate,
+    /// The node, on the overlay.
+    OverlayGate,
+    /// The node, in the tunnel.
+    TunnelGate,
+    /// The first pod.
+    Pod1,
+    /// The second pod.
+    Pod2,
+    /// A pod of another node.
+    Remote(u8),
+    /// An endpoint that no route leads to.
+    Lost,
+    /// The router on the uplink.
+    Router,
+    /// Somebody outside.
+    Outside(u8),
+    /// Somebody in the tunnel.
+    Warrior(u8),
+    /// A ClusterIP.
+    Vip(u8),
+}
+
+impl Host {
+    /// The address.
+    pub const fn ip(self, v6: bool) -> Ip {
+        if v6 { self.v6() } else { self.v4() }
+    }
+
+    const fn v4(self) -> Ip {
+        Ip::v4(match self {
+            Self::Node => [192, 168, 0, 10],
+            Self::PodGate => [10, 244, 1, 1],
+            Self::OverlayGate => [10, 244, 1, 0],
+            Self::TunnelGate => [10, 8, 0, 10],
+            Self::Pod1 => [10, 244, 1, 2],
+            Self::Pod2 => [10, 244, 1, 3],
+            Self::Remote(n) => [10, 244, 2, n],
+            Self::Lost => [198, 51, 100, 5],
+            Self::Router => [192, 168, 0, 1],
+            Self::Outside(n) => [203, 0, 113, n],
+            Self::Warrior(n) => [10, 8, 0, n],
+            Self::Vip(n) => [10, 96, 0, n],
+        })
+    }
+
+    const fn v6(self) -> Ip {
+        let (net, host) = match self {
+            Self::Node => ([0x01, 0x68, 0, 0], 0x10),
+            Self::PodGate => ([0x02, 0x44, 0, 1], 1),
+            Self::OverlayGate => ([0x02, 0x44, 0, 1], 0xff),
+            Self::TunnelGate => ([0, 8, 0, 0], 0x10),
+            Self::Pod1 => ([0x02, 0x44, 0, 1], 2),
+            Self::Pod2 => ([0x02, 0x44, 0, 1], 3),
+            Self::Remote(n) => ([0x02, 0x44, 0, 2], n),
+            Self::Lost => ([0xde, 0xad, 0, 0], 5),
+            Self::Router => ([0x01, 0x68, 0, 0], 1),
+            Self::Outside(n) => ([0x01, 0x13, 0, 0], n),
+            Self::Warrior(n) => ([0, 8, 0, 0], n),
+            Self::Vip(n) => ([0, 0x96, 0, 0], n),
+        };
+        let [a, b, c, d] = net;
+        Ip::v6([0xfd, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, host])
+    }
+}
+
+/// A service port, in both families.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// What it is there for.
+    pub name: &'static str,
+    /// Last byte of its ClusterIP.
+    pub vip: u8,
+    /// Its port.
+    pub port: u16,
+    /// 6 or 17.
+    pub protocol: u8,
+    /// Its node port; 0 if it has none.
+    pub node_port: u16,
+    /// Both policies.
+    pub policy: TrafficPolicy,
+    /// Endpoints, local ones first.
+    pub backends: &'static [(Host, u16)],
+}
+
+const LOCAL: TrafficPolicy = TrafficPolicy::Local;
+const CLUSTER: TrafficPolicy = TrafficPolicy::Cluster;
+
+const fn spec(
+    (name, protocol): (&'static str, u8),
+    (vip, port): (u8, u16),
+    node_port: u16,
+    policy: TrafficPolicy,
+    backends: &'static [(Host, u16)],
+) -> Spec {
+    Spec {
+        name,
+        vip,
+        port,
+        protocol,
+        node_port,
+        policy,
+        backends,
+    }
+}
+
+const WEB: &[(Host, u16)] = &[(Host::Pod1, 8080), (Host::Pod2, 8080), (Host::Remote(5), 8080)];
+const DNS: &[(Host, u16)] = &[(Host::Pod2, 5353), (Host::Remote(5), 5353), (Host::Remote(6), 53)];
+
+/// Every service.
+pub const SPECS: [Spec; 14] = [
+    spec(("web", 6), (10, 80), 30080, CLUSTER, WEB),
+    spec(("web-too", 6), (11, 80), 0, CLUSTER, WEB),
+    spec(("dns", 17), (53, 53), 30053, CLUSTER, DNS),
+    spec(("dns-too", 17), (54, 53), 0, CLUSTER, DNS),
+    spec(
+        ("near", 6),
+        (20, 80),
+        30081,
+        LOCAL,
+        &[(Host::Pod1, 8080), (Host::Remote(5), 8080)],
+    ),
+    spec(("far", 6), (21, 80), 30084, LOCAL, &[(Host::Remote(5), 8080)]),
+    spec(("empty", 6), (30, 80), 30082, CLUSTER, &[]),
+    spec(("empty-udp", 17), (31, 53), 30083, CLUSTER, &[]),
+    spec(
+        ("alone", 6),
+        (40, 443),
+        30443,
+        CLUSTER,
+        &[(Host::Remote(6), 8443)],
+    ),
+    spec(("self", 6), (41, 80), 30085, CLUSTER, &[(Host::Pod1, 9000)]),
+    spec(("lost", 6), (42, 80), 30086, CLUSTER, &[(Host::Lost, 8080)]),
+    spec(("self-udp", 17), (43, 53), 30087, CLUSTER, &[(Host::Pod1, 9053)]),
+    spec(("host", 6), (44, 443), 30444, CLUSTER, &[(Host::Node, 6443)]),
+    spec(("same-port", 6), (45, 8080), 0, CLUSTER, &[(Host::Pod2, 8080)]),
+];
+
+/// Last byte of the ClusterIP whose Service is gone.
+pub const RETIRED: u8 = 99;
+/// First source port of SNAT.
+pub const SNAT_FIRST: u16 = 10_000;
+/// Slots of a service's slab.
+const SLAB: u32 = 4;
+
+/// The rows that the agent writes.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// `CONFIG`.
+    pub config: NodeConfig,
+    /// `ADDRESSES`.
+    pub addresses: Vec<(Ip, Address)>,
+    /// `SERVICES`.
+    pub services: Vec<(ServiceKey, Service)>,
+    /// `BACKENDS`.
+    pub backends: Vec<(u32, Backend)>,
+    /// `BACKEND_STATE`.
+    pub states: Vec<(u32, BackendState)>,
+    /// `CURSORS`.
+    pub cursors: Vec<(u32, u64)>,
+}
+
+/// Id of a service port in one family.
+pub fn service_id(index: usize, v6: bool) -> u32 {
+    u32::try_from(index * 2).unwrap_or(0) + u32::from(v6)
+}
+
+/// First slot of a service port's slab; also the id of its first backend.
+pub fn slab(index: usize, v6: bool) -> u32 {
+    service_id(index, v6) * SLAB
+}
+
+/// The rows of the node with so many source ports for SNAT.
+pub fn rows(snat_ports: u16) -> Rows {
+    let mut rows = Rows {
+        config: NodeConfig {
+            fallback_source_v4: Host::Node.ip(false),
+            fallback_source_v6: Host::Node.ip(true),
+            snat_first_port: SNAT_FIRST,
+            snat_ports,
+            node_port_first: 30053,
+            node_port_last: 30444,
+            fib_source: 1,
+            checksum_ipv6_flag: 1,
+            ..NodeConfig::default()
+        },
+        ..Rows::default()
+    };
+    for v6 in [false, true] {
+        let mut address = |host: Host, kind: AddressKind, node_ports: u8| {
+            rows.addresses.push((
+                host.ip(v6),
+                Address {
+                    kind: kind.code(),
+                    node_ports,
+                    reserved: 0,
+                },
+            ));
+        };
+        address(Host::Node, AddressKind::Node, 1);
+        address(Host::PodGate, AddressKind::Node, 1);
+        address(Host::TunnelGate, AddressKind::Node, 1);
+        address(Host::OverlayGate, AddressKind::Node, 0);
+        address(Host::Vip(RETIRED), AddressKind::Retired, 0);
+        for spec in &SPECS {
+            address(Host::Vip(spec.vip), AddressKind::ClusterIp, 0);
+        }
+        for (index, spec) in SPECS.iter().enumerate() {
+            add_service(&mut rows, spec, index, v6);
+        }
+    }
+    rows
+}
+
+fn is_local(host: Host) -> bool {
+    matches!(host, Host::Pod1 | Host::Pod2 | Host::Node)
+}
+
+fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
+    let base = slab(index, v6);
+    for (slot, (host, port)) in (base..).zip(spec.backends) {
+        let local = u8::from(is_local(*host));
+        let backend = Backend {
+            address: host.ip(v6),
+            port: *port,
+            local,
+            reserved: 0,
+            id: slot,
+            generation: 1,
+        };
+        rows.backends.push((slot, backend));
+        rows.states.push((
+            slot,
+            BackendState {
+                chosen: 0,
+                generation: 1,
+                serving: 1,
+            },
+        ));
+    }
+    let count = |wanted: fn(Host) -> bool| {
+        u32::try_from(spec.backends.iter().filter(|(host, _)| wanted(*host)).count()).unwrap_or(0)
+    };
+    let id = service_id(index, v6);
+    let service = Service {
+        id,
+        generation: 1,
+        cluster: BackendRange {
+            base,
+            count: count(|_| true),
+        },
+        local: BackendRange {
+            base,
+            count: count(is_local),
+        },
+        algorithm: Algorithm::RoundRobin.code(),
+        kind: FrontendKind::ClusterIp.code(),
+        policy: spec.policy.code(),
+        reserved: 0,
+    };
+    let key = |address, port, scope: Scope| ServiceKey {
+        address,
+        port,
+        protocol: spec.protocol,
+        scope: scope.code(),
+    };
+    rows.services.push((
+        key(Host::Vip(spec.vip).ip(v6), spec.port, Scope::Address),
+        service,
+    ));
+    if spec.node_port != 0 {
+        let scope = if v6 { Scope::NodePortV6 } else { Scope::NodePortV4 };
+        let node_port = Service {
+            kind: FrontendKind::NodePort.code(),
+            ..service
+        };
+        rows.services
+            .push((key(Ip::UNSPECIFIED, spec.node_port, scope), node_port));
+    }
+    // Somewhere, as the agent does it; near the end of the range for one, so that it wraps.
+    rows.cursors.push((id * 2, u64::MAX - 1 - u64::from(id)));
+    rows.cursors.push((id * 2 + 1, u64::from(id) * 7));
+}
+
+/// The routing table.
+pub fn routes() -> Routes {
+    let mut entries = Vec::new();
+    for v6 in [false, true] {
+        for (network, length, way) in table(v6) {
+            let length = if v6 { length } else { length + 96 };
+            entries.push(Entry { network, length, way });
+        }
+    }
+    Routes::new(entries)
+}
+
+/// Routes of one family, with the length of the network as people write it.
+pub fn table(v6: bool) -> Vec<(Ip, u8, Option<Way>)> {
+    let way = |port: Port, router: Option<Ip>, source: Host| {
+        Some(Way {
+            interface: port.index(),
+            router,
+            source: source.ip(v6),
+            mtu: port.mtu(),
+        })
+    };
+    let (host, net) = if v6 { (128, 64) } else { (32, 24) };
+    let unspecified = if v6 { Ip::UNSPECIFIED } else { Ip::v4([0; 4]) };
+    vec![
+        (
+            unspecified,
+            0,
+            way(Port::Uplink, Some(Host::Router.ip(v6)), Host::Node),
+        ),
+        (
+            network(Host::Node.ip(v6), v6),
+            net,
+            way(Port::Uplink, None, Host::Node),
+        ),
+        (Host::Pod1.ip(v6), host, way(Port::Pod1, None, Host::PodGate)),
+        (Host::Pod2.ip(v6), host, way(Port::Pod2, None, Host::PodGate)),
+        (
+            Host::Remote(0).ip(v6),
+            net,
+            way(Port::Overlay, Some(Host::Remote(254).ip(v6)), Host::OverlayGate),
+        ),
+        (
+            Host::Warrior(0).ip(v6),
+            net,
+            way(Port::Tunnel, None, Host::TunnelGate),
+        ),
+        (network(Host::Lost.ip(v6), v6), net, None),
+        // The node's own addresses: to them the kernel delivers, it does not forward.
+        (Host::Node.ip(v6), host, None),
+        (Host::PodGate.ip(v6), host, None),
+        (Host::OverlayGate.ip(v6), host, None),
+        (Host::TunnelGate.ip(v6), host, None),
+        (
+            if v6 {
+                Ip::v6([0; 16])
+            } else {
+                Ip::v4([127, 0, 0, 0])
+            },
+            if v6 { 128 } else { 8 },
+            None,
+        ),
+    ]
+}
+
+/// The network of an address, as long as its family has them here.
+fn network(address: Ip, v6: bool) -> Ip {
+    let bits = if v6 { 64 } else { 8 };
+    let number = u128::from_be_bytes(address.bytes) >> bits << bits;
+    Ip {
+        bytes: number.to_be_bytes(),
+    }
+}

@@ -1,0 +1,156 @@
+//! The hooks in user space: `proxy-ebpf/src/hooks/tc.rs` and `apply.rs`, on a [`Frame`] instead of a socket buffer.
+
+use proxy_common::{Ip, Reason};
+use proxy_datapath::tables::Tables;
+use proxy_datapath::{Packet as _, Place, Scratch, Verdict, path, rewrite};
+
+use crate::frame::Frame;
+
+/// `TC_ACT_UNSPEC`.
+pub const NEXT: i32 = -1;
+/// `TC_ACT_SHOT`.
+pub const DROP: i32 = 2;
+/// `TC_ACT_REDIRECT`.
+pub const REDIRECT: i32 = 7;
+
+/// A packet program of the object.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Program {
+    /// From a pod.
+    PodIngress,
+    /// From an uplink.
+    UplinkIngress,
+    /// From an uplink without link headers.
+    UplinkL3Ingress,
+    /// To any interface.
+    Egress,
+    /// To an interface without link headers.
+    EgressL3,
+}
+
+impl Program {
+    /// Every packet program.
+    pub const ALL: [Self; 5] = [
+        Self::PodIngress,
+        Self::UplinkIngress,
+        Self::UplinkL3Ingress,
+        Self::Egress,
+        Self::EgressL3,
+    ];
+
+    /// Its name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PodIngress => "pod_ingress",
+            Self::UplinkIngress => "uplink_ingress",
+            Self::UplinkL3Ingress => "uplink_l3_ingress",
+            Self::Egress => "egress",
+            Self::EgressL3 => "egress_l3",
+        }
+    }
+
+    /// Whether packets enter the node's stack here.
+    pub const fn is_ingress(self) -> bool {
+        matches!(
+            self,
+            Self::PodIngress | Self::UplinkIngress | Self::UplinkL3Ingress
+        )
+    }
+
+    /// Whether packets have a link header here.
+    pub const fn ethernet(self) -> bool {
+        matches!(self, Self::PodIngress | Self::UplinkIngress | Self::Egress)
+    }
+}
+
+/// A packet on its way into a program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Arrival {
+    /// The program that meets it.
+    pub program: Program,
+    /// The interface.
+    pub interface: u32,
+    /// Payload of each segment, if it is a GSO packet.
+    pub segment: u32,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Arrival {
+    /// Where it is met.
+    pub const fn place(&self) -> Place {
+        Place {
+            interface: self.interface,
+            uplink: matches!(self.program, Program::UplinkIngress | Program::UplinkL3Ingress),
+            ethernet: self.program.ethernet(),
+            segment: self.segment,
+        }
+    }
+}
+
+/// What a program did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The number that it returned.
+    pub action: i32,
+    /// The packet afterwards.
+    pub bytes: Vec<u8>,
+    /// `Redirect`: interface and next hop.
+    pub route: Option<(u32, Ip)>,
+    /// The verdict; only user space knows it.
+    pub verdict: Verdict,
+}
+
+/// Runs a program. The scratch may hold anything: in the kernel, it is what the packet before left there.
+pub fn run(tables: &impl Tables, arrival: &Arrival, s: &mut Scratch) -> Outcome {
+    let place = arrival.place();
+    let mut frame = Frame {
+        bytes: arrival.bytes.clone(),
+    };
+    let decided = if arrival.program.is_ingress() {
+        path::ingress(&frame, tables, place, s)
+    } else {
+        path::egress(&frame, tables, place, s)
+    };
+    let done = match decided {
+        Verdict::Ignore | Verdict::Pass(_) => Some(NEXT),
+        Verdict::Drop(_) => Some(DROP),
+        Verdict::Translate(_) => rewrite::apply(&mut frame, &s.packet, &s.edits).map(|()| NEXT),
+        Verdict::Redirect(_) => rewrite::apply(&mut frame, &s.packet, &s.edits).map(|()| REDIRECT),
+        Verdict::Reply(_) => reply(&mut frame, place, s).map(|()| REDIRECT),
+    };
+    let (verdict, action) = match done {
+        Some(action) => (decided, action),
+        None => (Verdict::Drop(Reason::DropRewrite), DROP),
+    };
+    let route = matches!(verdict, Verdict::Redirect(_)).then_some((s.route.interface, s.route.next_hop));
+    Outcome {
+        action,
+        bytes: frame.bytes,
+        route,
+        verdict,
+    }
+}
+
+/// Turns the packet into the reply: length, bytes, link addresses the other way round, checksum.
+fn reply(frame: &mut Frame, place: Place, s: &Scratch) -> Option<()> {
+    let l3 = usize::from(s.packet.l3);
+    let length = usize::try_from(s.reply.length).ok()?;
+    let answer = s.reply.bytes.get(..length).filter(|answer| !answer.is_empty())?;
+    let addresses = if place.ethernet {
+        Some(frame.load::<12>(0)?)
+    } else {
+        None
+    };
+    frame.bytes.resize(l3 + length, 0);
+    frame.write(l3, answer)?;
+    if let Some([to @ .., f0, f1, f2, f3, f4, f5]) = addresses {
+        frame.write(0, &[f0, f1, f2, f3, f4, f5])?;
+        frame.write(6, &to)?;
+    }
+    if s.reply.checksum_at != 0 {
+        let at = l3 + usize::try_from(s.reply.checksum_at).ok()?;
+        frame.replace_checksum(at, s.reply.checksum_diff, false)?;
+    }
+    Some(())
+}

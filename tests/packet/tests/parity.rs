@@ -1,0 +1,87 @@
+//! Generated packets do the same in the kernel as in user space, and break no law.
+//!
+//! `WEIR_PARITY_PACKETS` says how many (100,000), `WEIR_PARITY_SEED` repeats a run.
+
+use std::collections::BTreeMap;
+use std::env;
+
+use anyhow::{Context, Result};
+use proxy_common::Reason;
+use weir_packet::generate::Generator;
+use weir_packet::kernel::Kernel;
+use weir_packet::node;
+use weir_packet::pair::{Pair, uptime};
+
+/// Packets before both worlds are compared as a whole and begin anew.
+const BATCH: u64 = 4_000;
+
+fn number(name: &str) -> Result<Option<u64>> {
+    match env::var(name) {
+        Ok(text) => text
+            .replace('_', "")
+            .parse()
+            .map(Some)
+            .with_context(|| format!("{name} is no number: {text}")),
+        Err(_) => Ok(None),
+    }
+}
+
+fn run(mut pair: Pair, packets: u64, seed: u64) -> Result<BTreeMap<String, u64>> {
+    let mut told = BTreeMap::new();
+    let mut done = 0;
+    let mut batch = 0;
+    while done < packets {
+        // Every third batch has so few source ports that they run out.
+        let rows = node::rows(if batch % 3 == 2 { 2 } else { 20_000 });
+        pair.reset(&rows)?;
+        let mut generator = Generator::new(seed.wrapping_add(batch));
+        for index in 0..BATCH.min(packets - done) {
+            let (_, outcome) = generator.step(&mut pair).with_context(|| {
+                format!("packet {index} of WEIR_PARITY_SEED={}", seed.wrapping_add(batch))
+            })?;
+            let name = outcome.verdict.reason().map_or("Ignore", Reason::name);
+            *told.entry(name.to_owned()).or_default() += 1;
+            done += 1;
+        }
+        pair.compare_all()
+            .with_context(|| format!("after a batch with WEIR_PARITY_SEED={}", seed.wrapping_add(batch)))?;
+        batch += 1;
+    }
+    println!(
+        "{} compared, {} too short for the kernel",
+        pair.agreed, pair.too_short
+    );
+    Ok(told)
+}
+
+#[test]
+fn a_hundred_thousand_packets_do_the_same_in_both_worlds() -> Result<()> {
+    if !weir_lab::require_root() {
+        return Ok(());
+    }
+    let packets = number("WEIR_PARITY_PACKETS")?.unwrap_or(100_000);
+    let given = number("WEIR_PARITY_SEED")?;
+    let seed = given.unwrap_or_else(|| u64::from(std::process::id()).wrapping_mul(0x1_0001));
+    println!("WEIR_PARITY_SEED={seed}");
+    let pair = Pair::new(Some(Kernel::load()?), &node::rows(20_000))?;
+    let began = uptime();
+    let told = run(pair, packets, seed)?;
+    println!(
+        "{packets} packets in {:.1} s: {told:?}",
+        uptime().saturating_sub(began).as_secs_f32()
+    );
+    // A generator that does not get everywhere proves less than it says.
+    for reason in [
+        Reason::NewFlow,
+        Reason::Forward,
+        Reason::Reverse,
+        Reason::IcmpError,
+        Reason::Fragment,
+    ] {
+        assert!(
+            told.get(reason.name()).copied().unwrap_or(0) > packets / 1000,
+            "{reason:?} hardly ever happened"
+        );
+    }
+    Ok(())
+}
