@@ -10,6 +10,10 @@ use proxy_common::{Direction, Flow, FlowKey, FlowState, Hook, Nat};
 
 use crate::parse::{ACK, FIN, RST, SYN, TCP};
 
+/// Seconds after which the ports of a fragmented datagram are another datagram's: Linux reassembles for as long
+/// (`net.ipv4.ipfrag_time`).
+pub const FRAGMENT_TIMEOUT: u32 = 30;
+
 /// Seconds after which a silent flow is forgotten.
 ///
 /// Those of the kernel's own connection tracking, with the established time-out that kube-proxy sets (24 h), except

@@ -312,8 +312,7 @@ fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
 fn recall_ports(tables: &impl Tables, s: &mut Scratch) -> bool {
     write_fragment_key(s);
     let Some(ports) = tables.fragment(&s.fragment_key) else { return false };
-    // RFC 1122, 3.3.2 and RFC 8200, 4.5: a datagram is reassembled within 60 s or not at all; an old row is another's.
-    if tables.now().saturating_sub(ports.seen) > 60 {
+    if tables.now().saturating_sub(ports.seen) > flow::FRAGMENT_TIMEOUT {
         return false;
     }
     s.key.source_port = ports.source_port;

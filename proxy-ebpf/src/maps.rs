@@ -77,7 +77,7 @@ pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, { limits::FLOWS }> = LruHashM
 /// Ports of fragmented datagrams, which only the first fragment carries.
 ///
 /// Writer:    programs; agent only deletes. Reader: programs.
-/// Lifecycle: born with a first fragment of a flow, of no use after 60 s.
+/// Lifecycle: born with a first fragment of a flow, of no use after 30 s.
 /// Full:      LRU evicts; later fragments of the evicted datagram are dropped and counted.
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]

@@ -21,9 +21,6 @@ use super::table::CHUNK;
 /// Time between two walks.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Seconds after which the ports of a fragmented datagram are forgotten: the kernel's own `ipfrag_time`.
-const FRAGMENT_TIMEOUT: u32 = 30;
-
 /// What one complete walk found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Walk {
@@ -71,7 +68,7 @@ impl Sweeper {
     }
 
     fn sweep_fragments(&mut self, now: u32) -> Result<usize, MapError> {
-        let dead = |fragment: &Fragment| now.saturating_sub(fragment.seen) > FRAGMENT_TIMEOUT;
+        let dead = |fragment: &Fragment| now.saturating_sub(fragment.seen) > flow::FRAGMENT_TIMEOUT;
         let rows = self.maps.fragments.all()?;
         let keys: Vec<_> = rows
             .into_iter()
