@@ -203,10 +203,12 @@ mod tests {
         )
     }
 
+    /// Endpoints, then local, cluster and draining ones.
+    type Row<'a> = (&'a [&'a str], &'a [u8], &'a [u8], &'a [u8]);
+
     #[test]
     fn readiness_hints_and_fallbacks() {
         let none: &[u8] = &[];
-        type Row<'a> = (&'a [&'a str], &'a [u8], &'a [u8], &'a [u8]);
         let table: [Row; 14] = [
             (&[], none, none, none),
             (&["there ready", "here ready"], &[1], &[1, 0], none),
