@@ -83,10 +83,12 @@ fn recover(rows: &Adopted) -> (String, Vec<Step>) {
     let mut kernel = holding(rows);
     let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
     driver.start(&objects(), &[]);
+    driver.mends = true;
     let first = driver.model.plan(std::time::Duration::ZERO);
     driver.settle(&mut kernel).unwrap();
     // Until the lie is gone the fake kernel complains about it; afterwards all promises hold.
     kernel.check().unwrap();
+    assert_eq!(kernel.forbidden, [""; 0]);
     driver.check_restart(&mut kernel).unwrap();
     (render::rows(&kernel.rows().unwrap()), first)
 }

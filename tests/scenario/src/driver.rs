@@ -8,6 +8,7 @@ use proxy_model::{Change, Kind, Limits, LocalAddress, Model, Object, ObjectName,
 
 use crate::Kernel;
 use crate::case::Event;
+use crate::promises::Promises;
 
 /// The node of every scenario.
 pub const NODE: &str = "node-a";
@@ -24,6 +25,9 @@ pub struct Driver {
     now: Duration,
     objects: BTreeMap<(Kind, ObjectName), Object>,
     local: Vec<Ip>,
+    promises: Promises,
+    /// The kernel's rows were damaged on purpose: frontends may be away while they are written anew.
+    pub mends: bool,
 }
 
 impl Driver {
@@ -33,13 +37,17 @@ impl Driver {
             limits: *limits,
             ..Options::new(NODE, 7)
         };
-        let model = Model::new(options.clone(), kernel.rows()?);
+        let rows = kernel.rows()?;
+        let promises = Promises::new(&rows);
+        let model = Model::new(options.clone(), rows);
         Ok(Self {
             options,
             model,
             now: Duration::ZERO,
             objects: BTreeMap::new(),
             local: Vec::new(),
+            promises,
+            mends: false,
         })
     }
 
@@ -113,7 +121,9 @@ impl Driver {
                 self.observe(Change::FrontendsInUse(addresses.iter().copied().collect()));
             }
             Event::Restart => {
-                self.model = Model::new(self.options.clone(), kernel.rows()?);
+                let rows = kernel.rows()?;
+                self.promises = Promises::new(&rows);
+                self.model = Model::new(self.options.clone(), rows);
                 for change in self.everything() {
                     self.model.observe(change);
                 }
@@ -133,14 +143,17 @@ impl Driver {
                         return Err("the model wants to plan, and plans nothing".to_owned());
                     }
                     Some(wakeup) if wakeup <= end => self.now = wakeup,
-                    _ => return Ok(()),
+                    _ if self.mends => return Ok(()),
+                    _ => return self.promises.quiet(),
                 }
             }
             for step in plan {
+                self.promises.before(&step, self.now)?;
                 if let Err(reason) = kernel.apply(&step) {
                     self.model.failed(&step, reason);
                     break;
                 }
+                self.promises.after(&step, self.now);
                 self.model.applied(&step);
             }
         }

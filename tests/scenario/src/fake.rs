@@ -24,8 +24,10 @@ pub struct FakeKernel {
     pub one_in: u64,
     /// Steps tried so far.
     pub tried: usize,
-    /// Broken promises.
+    /// Broken promises about rows.
     pub broken: Vec<String>,
+    /// Steps that must never be asked for.
+    pub forbidden: Vec<String>,
 }
 
 impl FakeKernel {
@@ -44,6 +46,7 @@ impl FakeKernel {
             one_in: 0,
             tried: 0,
             broken: Vec::new(),
+            forbidden: Vec::new(),
         }
     }
 
@@ -194,7 +197,7 @@ impl Kernel for FakeKernel {
             return Err("the kernel said no".to_owned());
         }
         if let Err(what) = self.check_step(step) {
-            self.broken.push(format!("{step:?}: {what}"));
+            self.forbidden.push(format!("{step:?}: {what}"));
         }
         self.carry_out(step)?;
         if let Err(what) = self.check() {

@@ -15,6 +15,7 @@
 pub mod case;
 pub mod driver;
 pub mod fake;
+pub mod promises;
 pub mod render;
 
 use std::path::{Path, PathBuf};

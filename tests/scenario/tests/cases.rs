@@ -36,6 +36,7 @@ fn every_case_holds() {
             kernel
                 .broken
                 .iter()
+                .chain(&kernel.forbidden)
                 .map(|what| format!("{}: {what}", case.path.display())),
         );
     }
@@ -60,6 +61,7 @@ fn every_case_holds_when_any_one_step_fails_once() {
                 kernel
                     .broken
                     .iter()
+                    .chain(&kernel.forbidden)
                     .map(|what| format!("{}: step {failing}: {what}", case.path.display())),
             );
         }
