@@ -23,6 +23,8 @@ pub struct Distrusted {
     pub rows: BTreeSet<ServiceKey>,
     /// In `SERVICE_NAMES`.
     pub names: BTreeSet<u32>,
+    /// Free slots that those rows refer to: kept free until a while after the rows are gone.
+    pub slots: Vec<BackendRange>,
     /// Backends that serve and belong to no service port.
     pub backends: BTreeSet<u32>,
 }
@@ -43,6 +45,7 @@ pub fn adopt(adopted: &Adopted, mirror: &Mirror, limits: &Limits, ports: &mut Po
         adoption.slabs(id, &rows);
     }
     adoption.orphans(adopted);
+    adoption.reserve_slots();
     adoption.distrusted
 }
 
@@ -196,6 +199,19 @@ impl Adoption<'_> {
             rows: (range.base..end)
                 .filter_map(|slot| self.mirror.backend(slot).copied())
                 .collect(),
+        }
+    }
+
+    /// A packet may be between a distrusted row and its slots when the row goes.
+    fn reserve_slots(&mut self) {
+        let rows = self.distrusted.rows.iter();
+        let rows = rows.filter_map(|key| self.mirror.service(key));
+        for range in rows.flat_map(|row| [row.cluster, row.local]) {
+            let limit = u32::try_from(self.slots).unwrap_or(u32::MAX);
+            let end = range.base.saturating_add(range.count).min(limit);
+            let slots = (range.base..end).map(|base| BackendRange { base, count: 1 });
+            let free = slots.filter(|slot| self.ports.slabs.adopt(*slot));
+            self.distrusted.slots.extend(free);
         }
     }
 

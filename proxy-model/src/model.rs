@@ -131,6 +131,9 @@ impl Model {
         if self.has_distrusted_rows() {
             return self.plan_clean_up();
         }
+        for slot in std::mem::take(&mut self.distrusted.slots) {
+            self.ports.slabs.release(slot, self.now);
+        }
         let (mut steps, forget) = self.plan_services();
         let planned = Planned::of(&steps);
         steps.extend(self.plan_addresses(&planned));

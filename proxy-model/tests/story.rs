@@ -17,6 +17,7 @@ use weir_scenario::{Driver, FakeKernel, Kernel, render};
 enum Event {
     Change(Change),
     Settle,
+    Rush,
     Crash(usize),
     Restart,
     Wait(u64),
@@ -164,7 +165,8 @@ fn change() -> impl Strategy<Value = Change> {
 fn story() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         8 => change().prop_map(Event::Change),
-        3 => Just(Event::Settle),
+        2 => Just(Event::Settle),
+        4 => Just(Event::Rush),
         2 => (0..40_usize).prop_map(Event::Crash),
         1 => Just(Event::Restart),
         1 => (0..2000_u64).prop_map(Event::Wait),
@@ -182,6 +184,7 @@ fn tell(story: &[Event], limits: Limits, one_in: u64) -> (Driver, FakeKernel) {
         match event {
             Event::Change(change) => driver.observe(change.clone()),
             Event::Settle => driver.settle(&mut kernel).unwrap(),
+            Event::Rush => driver.rush(&mut kernel).unwrap(),
             Event::Crash(steps) => driver.crash(*steps, &mut kernel).unwrap(),
             Event::Restart => driver.crash(0, &mut kernel).unwrap(),
             Event::Wait(milliseconds) => driver.wait(Duration::from_millis(*milliseconds)),

@@ -134,7 +134,15 @@ impl Driver {
 
     /// Plans and applies until nothing is left, letting time pass where the model waits.
     pub fn settle(&mut self, kernel: &mut dyn Kernel) -> Result<(), String> {
-        let end = self.now + PATIENCE;
+        self.play(kernel, self.now + PATIENCE)
+    }
+
+    /// The same without letting time pass.
+    pub fn rush(&mut self, kernel: &mut dyn Kernel) -> Result<(), String> {
+        self.play(kernel, self.now)
+    }
+
+    fn play(&mut self, kernel: &mut dyn Kernel, end: Duration) -> Result<(), String> {
         for _ in 0..100_000 {
             let plan = self.model.plan(self.now);
             if plan.is_empty() {

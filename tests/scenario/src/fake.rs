@@ -137,7 +137,8 @@ impl FakeKernel {
         let published = |test: &dyn Fn(&Service) -> bool| self.services.values().any(test);
         match step {
             Step::PutBackend { slot, .. } => {
-                let has = |range: BackendRange| (range.base..range.base + range.count).contains(slot);
+                let has =
+                    |range: BackendRange| (range.base..range.base.saturating_add(range.count)).contains(slot);
                 if published(&|row| has(row.cluster) || has(row.local)) {
                     return Err("a published row refers to this slot".to_owned());
                 }
@@ -166,7 +167,7 @@ impl FakeKernel {
                 other => return wrong(format!("its name is {other:?}")),
             }
             for range in [row.cluster, row.local] {
-                for slot in range.base..range.base + range.count {
+                for slot in range.base..range.base.saturating_add(range.count) {
                     let Some(backend) = self.backends.get(&slot) else {
                         return wrong(format!("slot {slot} was never written"));
                     };

@@ -52,7 +52,7 @@ impl Promises {
         let after = self.services.get(key);
         for row in before.iter().filter(|row| Some(*row) != after) {
             for range in [row.cluster, row.local] {
-                let slots = range.base..range.base + range.count;
+                let slots = range.base..range.base.saturating_add(range.count);
                 self.left.extend(slots.map(|slot| (slot, now)));
             }
         }
