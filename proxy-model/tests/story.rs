@@ -213,6 +213,45 @@ fn fresh(driver: &Driver, limits: Limits) -> String {
     render::rows(&kernel.rows().unwrap())
 }
 
+#[test]
+fn slots_rest_for_a_while_before_they_are_written_again() {
+    let slice = |hosts: std::ops::Range<u8>| {
+        let endpoints: Vec<Value> = hosts
+            .map(|host| json!({"addresses": [format!("10.0.0.{host}")]}))
+            .collect();
+        object(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+            "endpoints": endpoints, "ports": [{"port": 8080}],
+        }))
+    };
+    let service = object(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+    }));
+    let mut kernel = FakeKernel::new(Limits::default());
+    let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
+    driver.start(&[service], &[]);
+    for round in 0..5 {
+        driver.observe(Change::Put(slice(round..round + 3)));
+        driver.rush(&mut kernel).unwrap();
+    }
+    let highest = |kernel: &mut FakeKernel| {
+        kernel
+            .rows()
+            .unwrap()
+            .backends
+            .iter()
+            .map(|(slot, _)| *slot)
+            .max()
+    };
+    assert_eq!(highest(&mut kernel), Some(14), "five slabs of three in no time");
+    driver.wait(Duration::from_secs(1));
+    driver.observe(Change::Put(slice(9..12)));
+    driver.rush(&mut kernel).unwrap();
+    assert_eq!(highest(&mut kernel), Some(14), "the first ones again");
+}
+
 proptest! {
     #[test]
     fn every_story_ends_as_a_fresh_start_with_its_last_objects(story in story(), one_in in select(vec![0, 10, 3])) {
