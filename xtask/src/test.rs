@@ -162,7 +162,7 @@ fn run_suite(suite: Suite, filter: &[String]) -> Result<(Count, bool)> {
     tests
         .args(["--no-fail-fast", "--color", color(), "--"])
         .args(filter);
-    if suite.takes_turns() {
+    if suite.takes_turns() && !filter.iter().any(|word| word.starts_with("--test-threads")) {
         tests.arg("--test-threads=1");
     }
     let (said, green) = tee(&mut tests)?;
