@@ -69,7 +69,10 @@ impl KernelCompiler {
         command.args(["-Z", "build-std=core", "--target", TARGET]);
         command.arg("--target-dir").arg(target());
         command.env("LD_LIBRARY_PATH", self.sysroot.join("lib"));
-        command.env("RUSTC", &self.rustc).env("CARGO", &self.cargo);
+        command.env("RUSTC", &self.rustc);
+        if verb == "clippy" {
+            command.env("CARGO", &self.cargo);
+        }
         command.env("RUSTFLAGS", format!("-Clinker={} {FLAGS}", linker.display()));
         for variable in [
             "CARGO_ENCODED_RUSTFLAGS",

@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Part of a test's name, and whatever else the test harness understands
     #[arg(last = true)]
     filter: Vec<String>,
+    /// Fail the tests that cannot run here; else they are skipped
+    #[arg(long, env = "REQUIRE_ROOT", value_parser = clap::builder::FalseyValueParser::new())]
+    require_root: bool,
 }
 
 impl Args {
@@ -27,6 +30,7 @@ impl Args {
         Self {
             suites: Vec::new(),
             filter: Vec::new(),
+            require_root: true,
         }
     }
 }
@@ -101,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     eprintln!("x: suites: {}", names.join(", "));
     let mut outcomes = Vec::new();
     for suite in suites {
-        let (result, took) = shell::timed(|| run_suite(suite, &args.filter));
+        let (result, took) = shell::timed(|| run_suite(suite, args));
         outcomes.push(match result {
             Ok((count, green)) => {
                 let note = if green || count.failed > 0 {
@@ -149,7 +153,7 @@ fn chosen(named: &[Suite]) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-fn run_suite(suite: Suite, filter: &[String]) -> Result<(Count, bool)> {
+fn run_suite(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     if suite.folder().is_some() {
         if packages::is_root() {
             packages::need(suite.commands())?;
@@ -159,10 +163,13 @@ fn run_suite(suite: Suite, filter: &[String]) -> Result<(Count, bool)> {
     // Built apart, so that cargo shows its progress as on any terminal.
     shell::run(cargo_test(suite)?.arg("--no-run"))?;
     let mut tests = cargo_test(suite)?;
+    if args.require_root {
+        tests.env("REQUIRE_ROOT", "1");
+    }
     tests
         .args(["--no-fail-fast", "--color", color(), "--"])
-        .args(filter);
-    if suite.takes_turns() && !filter.iter().any(|word| word.starts_with("--test-threads")) {
+        .args(&args.filter);
+    if suite.takes_turns() && !args.filter.iter().any(|word| word.starts_with("--test-threads")) {
         tests.arg("--test-threads=1");
     }
     let (said, green) = tee(&mut tests)?;
