@@ -100,7 +100,13 @@ fn deny(what: &[&str]) -> Result<()> {
     shell::run(shell::command(deny, ["--workspace", "--locked", "check"]).args(what))
 }
 
+/// One part failing does not hide what the other has to say.
 fn clippy() -> Result<()> {
+    let host = host_clippy();
+    kernel_clippy().and(host)
+}
+
+fn host_clippy() -> Result<()> {
     let mut host = shell::cargo([
         "clippy",
         "--workspace",
@@ -108,7 +114,10 @@ fn clippy() -> Result<()> {
         "proxy-ebpf",
         "--all-targets",
     ]);
-    shell::run(host.args(["--", "-D", "warnings"]))?;
+    shell::run(host.args(["--keep-going", "--", "-D", "warnings"]))
+}
+
+fn kernel_clippy() -> Result<()> {
     let compiler = KernelCompiler::find()?;
     if !compiler.has_clippy() {
         eprintln!("x: the compiler in PROXY_EBPF_RUSTC has no clippy: proxy-ebpf is not linted");
@@ -120,7 +129,7 @@ fn clippy() -> Result<()> {
 
 fn documents() -> Result<()> {
     let mut doc = shell::cargo(["doc", "--workspace", "--exclude", "proxy-ebpf", "--no-deps"]);
-    doc.arg("--document-private-items")
+    doc.args(["--keep-going", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-D warnings");
     shell::run(&mut doc)?;
     docs::check()

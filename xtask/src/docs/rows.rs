@@ -119,7 +119,12 @@ impl Rows {
             let _ = writeln!(page, "\n{role}: `{name}`{bytes}.");
             return;
         };
-        let summary = row.doc.lines().next().unwrap_or_default();
+        let summary = row
+            .doc
+            .split_inclusive(". ")
+            .next()
+            .unwrap_or_default()
+            .trim_end();
         let _ = writeln!(
             page,
             "\n{role}: `{name}`{bytes}. {summary}\n\n| offset | field | type | |\n|---|---|---|---|"
