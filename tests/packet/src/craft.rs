@@ -29,6 +29,8 @@ pub enum Body {
         ack: u32,
         /// Flags.
         flags: u8,
+        /// Window.
+        window: u16,
     },
     /// UDP.
     Udp,
@@ -69,6 +71,8 @@ pub struct Craft {
     pub ttl: u8,
     /// Type of service, or traffic class.
     pub tos: u8,
+    /// IPv4 identification of a whole datagram, or flow label.
+    pub id: u16,
     /// VLAN tag.
     pub vlan: Option<u16>,
     /// IPv4 options, a multiple of four bytes.
@@ -96,6 +100,7 @@ impl Craft {
             data: Vec::new(),
             ttl: 63,
             tos: 0x28,
+            id: 0x1234,
             vlan: None,
             options: Vec::new(),
             extensions: Vec::new(),
@@ -112,6 +117,7 @@ impl Craft {
                 seq: 1000,
                 ack: 2000,
                 flags,
+                window: 64_240,
             },
         )
     }
@@ -183,9 +189,15 @@ impl Craft {
             .unwrap_or(u16::MAX)
             .to_be_bytes();
         let (mut bytes, at) = match self.body {
-            Body::Tcp { seq, ack, flags } => {
+            Body::Tcp {
+                seq,
+                ack,
+                flags,
+                window,
+            } => {
                 let numbers = [seq.to_be_bytes(), ack.to_be_bytes()].concat();
-                let rest = [5 << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0];
+                let [wide, narrow] = window.to_be_bytes();
+                let rest = [5 << 4, flags, wide, narrow, 0, 0, 0, 0];
                 ([&source[..], &destination, &numbers, &rest].concat(), 16)
             }
             Body::Udp => ([source, destination, length, [0, 0]].concat(), 6),
@@ -237,7 +249,7 @@ impl Craft {
             .unwrap_or(u16::MAX)
             .to_be_bytes();
         let version = 0x40 | u8::try_from(header / 4).unwrap_or(5);
-        let [_, _, id_a, id_b] = piece.map_or(0x1234, |piece| piece.id).to_be_bytes();
+        let [_, _, id_a, id_b] = piece.map_or(u32::from(self.id), |piece| piece.id).to_be_bytes();
         let pieces = piece
             .map_or(0x4000, |piece| piece.offset | u16::from(piece.more) << 13)
             .to_be_bytes();
@@ -271,12 +283,13 @@ impl Craft {
             tail.splice(0..0, [&[next, units][..], contents].concat());
             next = *kind;
         }
+        let [label_a, label_b] = self.id.to_be_bytes();
         let length = u16::try_from(tail.len()).unwrap_or(u16::MAX).to_be_bytes();
         let mut bytes = vec![
             0x60 | self.tos >> 4,
             self.tos << 4,
-            0xab,
-            0xcd,
+            label_a,
+            label_b,
             length[0],
             length[1],
             next,

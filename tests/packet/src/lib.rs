@@ -10,7 +10,7 @@
 //!                      └─▶ laws.rs: what must hold for every packet, found out without the datapath's own code
 //! ```
 //!
-//! `generate/` makes packets by the hundred thousand, `craft.rs` and `text.rs` make them one by one.
+//! `generate/` makes packets by the hundred thousand, `script/` reads them from the text files of `corpus/`.
 
 pub mod craft;
 pub mod decode;
@@ -23,4 +23,5 @@ pub mod node;
 pub mod pair;
 pub mod random;
 pub mod routes;
+pub mod script;
 pub mod user;
