@@ -1,13 +1,24 @@
 //! A socket buffer as the datapath sees a packet: the only place where packet pointers are compared and followed.
 
+use core::mem::offset_of;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_IPV6, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::programs::TcContext;
+use network_types::eth::{EthHdr, EtherType};
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
+use network_types::udp::UdpHdr;
 use proxy_datapath::packet::ChecksumFix;
+use proxy_datapath::parse::{TCP, UDP};
 use proxy_datapath::{Packet, PacketMut};
 
 use crate::maps;
+
+/// Offset of the EtherType, and the two that it is compared with.
+const KIND: usize = offset_of!(EthHdr, ether_type);
+const IPV4: [u8; 2] = (EtherType::Ipv4 as u16).to_ne_bytes();
+const IPV6: [u8; 2] = (EtherType::Ipv6 as u16).to_ne_bytes();
 
 /// No header that is followed starts beyond this.
 ///
@@ -15,7 +26,8 @@ use crate::maps;
 /// a pointer again ("math between pkt pointer and register with unbounded min value").
 const OFFSET_MASK: usize = 0x3ff;
 
-/// Bytes that must be in the linear part: the longest headers that are parsed, an ICMPv6 error's quote included.
+/// Bytes that must be in the linear part of a packet that is not plain: the longest headers that are parsed, an ICMPv6
+/// error's quote included.
 const LINEAR: u32 = 128;
 
 /// A packet at a TC hook.
@@ -26,13 +38,47 @@ pub(crate) struct Skb<'a> {
 impl<'a> Skb<'a> {
     /// Takes a packet, with its headers where they can be read directly.
     #[inline(always)]
-    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+    pub(crate) fn new(ctx: &'a TcContext, ethernet: bool) -> Self {
+        let packet = Self { ctx };
         let linear = ctx.data_end().wrapping_sub(ctx.data());
-        if linear < LINEAR as usize && linear < ctx.len() as usize {
+        if linear < LINEAR as usize && linear < ctx.len() as usize && !packet.is_plain(ethernet) {
             // A packet that cannot be pulled has fewer bytes for `load`, which then says so.
             let _pulled = ctx.pull_data(ctx.len().min(LINEAR));
         }
-        Self { ctx }
+        packet
+    }
+
+    /// Whether this is TCP or UDP with nothing unusual before it, and its headers can be read directly.
+    ///
+    /// A segment that a local socket sends has its headers in the linear part and its payload elsewhere. To pull some
+    /// of the payload in would copy the head of every one of them, as the socket keeps a clone.
+    #[inline(always)]
+    fn is_plain(&self, ethernet: bool) -> bool {
+        let l3 = if ethernet { EthHdr::LEN } else { 0 };
+        let Some([version, _]) = self.load::<2>(l3) else {
+            return false;
+        };
+        let (protocol, l4) = match version {
+            // IPv4 without options; the link header must agree.
+            0x45 if !ethernet || self.load::<2>(KIND) == Some(IPV4) => {
+                let Some([_, protocol]) = self.load::<2>(l3 + offset_of!(Ipv4Hdr, proto) - 1) else {
+                    return false;
+                };
+                (protocol, l3 + Ipv4Hdr::LEN)
+            }
+            0x60..=0x6f if !ethernet || self.load::<2>(KIND) == Some(IPV6) => {
+                let Some([protocol, _]) = self.load::<2>(l3 + offset_of!(Ipv6Hdr, next_hdr)) else {
+                    return false;
+                };
+                (protocol, l3 + Ipv6Hdr::LEN)
+            }
+            _ => return false,
+        };
+        match protocol {
+            TCP => self.at(l4, TcpHdr::LEN).is_some(),
+            UDP => self.at(l4, UdpHdr::LEN).is_some(),
+            _ => false,
+        }
     }
 
     /// A pointer to `size` bytes at an offset, if the packet has them.

@@ -46,7 +46,7 @@ fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
     // SAFETY: this CPU's row; TC hooks run with softirqs off, so nothing else uses it meanwhile.
     let s = unsafe { &mut *scratch };
     let place = place(ctx, uplink, ethernet);
-    let mut packet = Skb::new(ctx);
+    let mut packet = Skb::new(ctx, ethernet);
     let decided = path::ingress(&packet, &Kernel { ctx: ctx.as_ptr() }, place, s);
     let (done, action) = apply::verdict(decided, &mut packet, place, s);
     count::verdict(ctx, done, place, s);
@@ -59,7 +59,7 @@ fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
     // SAFETY: as in `ingress`.
     let s = unsafe { &mut *scratch };
     let place = place(ctx, false, ethernet);
-    let mut packet = Skb::new(ctx);
+    let mut packet = Skb::new(ctx, ethernet);
     let decided = path::egress(&packet, &Kernel { ctx: ctx.as_ptr() }, place, s);
     let (done, action) = apply::verdict(decided, &mut packet, place, s);
     count::verdict(ctx, done, place, s);
