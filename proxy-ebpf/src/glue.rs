@@ -97,6 +97,10 @@ struct Words<const N: usize>([u8; N]);
 #[repr(C, align(2))]
 struct Halves<const N: usize>([u8; N]);
 
+/// An IPv6 address that is written as a number: by words, where sixteen bytes would be a call of `memcpy`.
+#[repr(C, packed(4))]
+struct Number(u128);
+
 impl Packet for Skb<'_> {
     #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
@@ -123,9 +127,12 @@ impl PacketMut for Skb<'_> {
         let start = self.at(at, N)?;
         // SAFETY: as in `load`; the verifier's prologue has made the packet's head writable.
         unsafe {
-            match N % 4 {
-                0 => ptr::write(start as *mut Words<N>, Words(bytes)),
-                2 => ptr::write(start as *mut Halves<N>, Halves(bytes)),
+            match (bytes.first_chunk(), N % 4) {
+                (Some(address), _) if N == 16 => {
+                    ptr::write(start as *mut Number, Number(u128::from_ne_bytes(*address)));
+                }
+                (_, 0) => ptr::write(start as *mut Words<N>, Words(bytes)),
+                (_, 2) => ptr::write(start as *mut Halves<N>, Halves(bytes)),
                 _ => ptr::write(start as *mut [u8; N], bytes),
             }
         }
