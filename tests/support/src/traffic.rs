@@ -76,7 +76,11 @@ impl Host {
         if let Some(source) = options.source {
             command.args(["--source", &source.to_string()]);
         }
-        for (flag, wanted) in [("--udp", options.udp), ("--connected", options.connected)] {
+        for (flag, wanted) in [
+            ("--udp", options.udp),
+            ("--connected", options.connected),
+            ("--consecutive", options.consecutive),
+        ] {
             if wanted {
                 command.arg(flag);
             }

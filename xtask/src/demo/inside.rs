@@ -1,5 +1,6 @@
-//! Scene 6: the maps that the kernel programs use, as `bpftool` and as `weir services` see them.
+//! Scene 5: the maps that the kernel programs use, as `bpftool` and as `weir services` see them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,7 +17,7 @@ pub(super) const PINS: &str = "weir/v1";
 
 pub(super) fn play(stage: &mut Stage) -> Result<()> {
     stage.screen.scene(
-        6,
+        5,
         "Looking inside",
         "The maps in the kernel are made to be read; weir's commands read the same ones, agent or no agent.",
     );
@@ -28,8 +29,9 @@ pub(super) fn play(stage: &mut Stage) -> Result<()> {
 impl Stage {
     fn show_services(&mut self) -> Result<()> {
         let n1 = self.world.n1().clone();
-        self.prompt("weir services          # on n1");
-        self.print(&n1.weir(&["services"])?);
+        self.prompt("weir services web          # on n1");
+        let told = n1.weir(&["services", "web"])?;
+        self.print(&told);
         Ok(())
     }
 
@@ -40,10 +42,11 @@ impl Stage {
         for node in self.world.nodes.clone() {
             let chosen = chosen_by(&node)?;
             for pod in &self.world.backends {
-                let kernel: u64 = pod
-                    .addresses()
+                let addresses = pod.addresses().map(|address| address.to_string());
+                let kernel: u64 = chosen
                     .iter()
-                    .filter_map(|address| chosen.get(&address.to_string()))
+                    .filter(|((address, _), _)| addresses.contains(address))
+                    .map(|(_, count)| count)
                     .sum();
                 same &= kernel == self.world.remembered(node.name(), pod.name());
                 total += kernel;
@@ -84,7 +87,10 @@ impl Stage {
         };
         self.prompt(&format!("bpftool map dump pinned {}", services.display()));
         let row = web_row(&dump(false)?);
-        self.print(row.as_deref().unwrap_or("(the row of the Service is not there)"));
+        let width = self.screen.width().saturating_sub(6);
+        for part in row.iter().flatten() {
+            self.print(&wrap(part, width).join("\n"));
+        }
         let rows: Value = serde_json::from_str(&dump(true)?).context("bpftool's JSON is broken")?;
         let good = row.is_some() && has_web(&rows);
         let claim = "bpftool shows the row of the Service web by field names, with three backends";
@@ -102,58 +108,69 @@ impl Stage {
 
     fn print(&mut self, text: &str) {
         for line in text.lines() {
+            let line = self.screen.fit(line, 3);
             self.screen.line(&format!("   {line}"));
         }
     }
 }
 
-/// Endpoint address → how often this node's kernel chose it, over all frontends of a Service.
-fn chosen_by(node: &Node) -> Result<std::collections::BTreeMap<String, u64>> {
+/// Endpoint address and protocol → how often this node's kernel chose it.
+fn chosen_by(node: &Node) -> Result<BTreeMap<(String, String), u64>> {
     let text = node.weir(&["services", "--output", "json"])?;
     let answer: Value = serde_json::from_str(&text).context("the JSON of `weir services` is broken")?;
-    let endpoints = answer
-        .get("items")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|frontend| frontend.get("endpoints")?.as_array())
-        .flatten();
-    Ok(endpoints
-        .filter_map(|endpoint| {
+    let frontends = answer.get("items").and_then(Value::as_array);
+    let mut chosen = BTreeMap::new();
+    for frontend in frontends.into_iter().flatten() {
+        let protocol = text_of(frontend, "protocol");
+        let endpoints = frontend.get("endpoints").and_then(Value::as_array);
+        for endpoint in endpoints.into_iter().flatten() {
+            let count = endpoint.get("chosen").and_then(Value::as_u64).unwrap_or(0);
             // A node port has the same endpoints, with the same counts, as the ClusterIP of its family.
-            let address = endpoint.get("address")?.as_str()?.to_owned();
-            Some((address, endpoint.get("chosen")?.as_u64()?))
-        })
-        .collect())
+            chosen.insert((text_of(endpoint, "address"), protocol.clone()), count);
+        }
+    }
+    Ok(chosen)
 }
 
-/// The element of the web Service's IPv4 address in bpftool's pretty output.
-fn web_row(dump: &str) -> Option<String> {
+fn text_of(value: &Value, field: &str) -> String {
+    let text = value.get(field).and_then(Value::as_str);
+    text.unwrap_or_default().to_owned()
+}
+
+/// The row of the web Service's IPv4 address in bpftool's output, with its line breaks taken out: key and value.
+fn web_row(dump: &str) -> Option<[String; 2]> {
     let bytes = dump_bytes();
+    let dump = dump.trim_end().trim_end_matches(']').trim_end();
     let row = dump
+        .strip_suffix('}')?
         .split("\n    },{")
-        .find(|row| {
-            let flat: String = row
-                .chars()
-                .filter(|character| !character.is_whitespace())
-                .collect();
-            flat.contains(&bytes) && flat.contains(&format!("\"port\":{PORT},"))
-        })?
-        .trim_start_matches(['[', '{'])
-        .trim_end_matches(['\n', ']', '}', ' ']);
-    let lines: Vec<_> = row.lines().filter(|line| !line.trim().is_empty()).collect();
-    let indent = lines
-        .iter()
-        .map(|line| line.len() - line.trim_start().len())
-        .min()
-        .unwrap_or(0);
-    Some(
-        lines
-            .iter()
-            .map(|line| line.get(indent..).unwrap_or(line))
-            .collect::<Vec<_>>()
-            .join("\n"),
-    )
+        .map(flat)
+        .find(|row| row.contains(&bytes) && row.contains(&format!("\"port\": {PORT},")))?;
+    let (key, value) = row.split_once("\"value\":")?;
+    let key = key
+        .trim_start_matches(['[', '{', ' '])
+        .trim_end_matches([',', ' ']);
+    Some([key.to_owned(), format!("\"value\":{value}").trim_end().to_owned()])
+}
+
+/// The text with every run of blanks as one, and none inside brackets.
+fn flat(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ").replace(" ]", "]")
+}
+
+/// Breaks a line after commas so that it fits; continued lines are indented.
+fn wrap(line: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split_inclusive(", ") {
+        let Some(last) = lines.last_mut() else { break };
+        if !last.is_empty() && last.len() + word.trim_end().len() > width {
+            lines.push(format!("    {word}"));
+        } else {
+            last.push_str(word);
+        }
+    }
+    lines
 }
 
 /// The v4-mapped address as bpftool prints it, without blanks.
@@ -182,4 +199,54 @@ fn find(program: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(|dir| Path::new(dir).to_owned()))
         .map(|dir| dir.join(program))
         .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_bpftool_becomes_two_lines() {
+        let dump = r#"[{
+        "key": {
+            "address": {
+                "bytes": [0,0,0,0,0,0,0,0,0,0,255,255,10,96,0,10
+                ]
+            },
+            "port": 443
+        },
+        "value": {
+            "id": 1
+        }
+    },{
+        "key": {
+            "address": {
+                "bytes": [0,0,0,0,0,0,0,0,0,0,255,255,10,96,0,10
+                ]
+            },
+            "port": 80,
+            "scope": 0
+        },
+        "value": {
+            "id": 2,
+            "cluster": {
+                "base": 6
+            }
+        }
+    }
+]"#;
+        assert_eq!(
+            web_row(dump),
+            Some([
+                r#""key": { "address": { "bytes": [0,0,0,0,0,0,0,0,0,0,255,255,10,96,0,10] }, "port": 80, "scope": 0 }"#
+                    .to_owned(),
+                r#""value": { "id": 2, "cluster": { "base": 6 } }"#.to_owned(),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_broken_after_commas() {
+        assert_eq!(wrap("a: 1, b: 2, c: 3", 12), ["a: 1, b: 2, ", "    c: 3"]);
+    }
 }

@@ -99,8 +99,9 @@ impl Stage {
         self.show_map();
         spread::play(self).context("spreading connections")?;
         refuse::play(self).context("a Service without endpoints")?;
-        scale::play(self).context("scaling under load")?;
-        inside::play(self).context("looking inside")
+        // Before backends come and go: one that comes back is counted anew.
+        inside::play(self).context("looking inside")?;
+        scale::play(self).context("scaling under load")
     }
 
     /// The drawing of what was built.

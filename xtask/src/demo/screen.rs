@@ -44,7 +44,7 @@ impl Screen {
         Self {
             terminal,
             colours: terminal && !no_color,
-            width: width.min(110),
+            width,
             live: 0,
         }
     }
@@ -57,6 +57,16 @@ impl Screen {
     /// Columns that may be used.
     pub(super) fn width(&self) -> usize {
         self.width
+    }
+
+    /// The line, cut where a terminal would wrap it after `indent` columns; whole in a pipe.
+    pub(super) fn fit(&self, line: &str, indent: usize) -> String {
+        let room = self.width.saturating_sub(indent + 2);
+        if !self.terminal || line.chars().count() <= room {
+            return line.to_owned();
+        }
+        let start: String = line.chars().take(room).collect();
+        format!("{start}…")
     }
 
     /// The text in its colour.

@@ -17,6 +17,9 @@ use super::world::{NODE_PORT, PORT, WEB, node_port};
 /// Connections of a run: a multiple of the number of backends, so that the shares are exact.
 const CONNECTIONS: u64 = 3000;
 
+/// First source port of UDP, outside of the range that the kernel picks from.
+const FIRST_PORT: u16 = 20000;
+
 /// After so many failures and no answer, a run is given up.
 const HOPELESS: u64 = 60;
 
@@ -26,7 +29,14 @@ struct Run {
     place: String,
     target: SocketAddr,
     node: String,
-    count: u64,
+    udp: bool,
+}
+
+impl Run {
+    fn route(&self) -> String {
+        let protocol = if self.udp { " UDP" } else { "" };
+        format!("{} → {}{protocol}", self.place, self.target)
+    }
 }
 
 pub(super) fn play(stage: &mut Stage) -> Result<()> {
@@ -41,7 +51,7 @@ pub(super) fn play(stage: &mut Stage) -> Result<()> {
         place: place.to_owned(),
         target,
         node: node.to_owned(),
-        count: CONNECTIONS,
+        udp: false,
     };
     let service = |address: IpAddr| SocketAddr::new(address, PORT);
 
@@ -53,6 +63,11 @@ pub(super) fn play(stage: &mut Stage) -> Result<()> {
     stage.show(&run(&client_1, "pod client-1", service(v4), "n1"))?;
     stage.show_short(&run(&client_1, "pod client-1", service(v6), "n1"))?;
     stage.show_short(&run(&client_2, "pod client-2", service(v4), "n2"))?;
+    let udp = Run {
+        udp: true,
+        ..run(&client_1, "pod client-1", service(v4), "n1")
+    };
+    stage.show_short(&udp)?;
 
     stage.screen.scene(
         2,
@@ -78,7 +93,7 @@ impl Stage {
     fn show(&mut self, run: &Run) -> Result<()> {
         self.announce(run);
         let report = self.carry_out(run, true)?;
-        for line in self.draw(run, &report) {
+        for line in self.draw(&report) {
             self.screen.line(&line);
         }
         self.judge(run, &report);
@@ -100,7 +115,7 @@ impl Stage {
             })
             .collect();
         let mark = self.screen.mark(good);
-        let route = format!("{} → {}", run.place, run.target);
+        let route = run.route();
         self.screen
             .line(&format!("   {route:<46} {}  {mark}", shares.join("  ")));
         self.say_errors(&report);
@@ -108,7 +123,7 @@ impl Stage {
     }
 
     fn announce(&mut self, run: &Run) {
-        let text = format!("   {} → {}, {} connections", run.place, run.target, run.count);
+        let text = format!("   {}, {CONNECTIONS} connections", run.route());
         self.screen.line(&text);
     }
 
@@ -117,20 +132,24 @@ impl Stage {
             rate: if watched { self.pace.rate } else { 0 },
             progress: Duration::from_millis(40),
             timeout: Duration::from_secs(3),
-            ..ConnectOptions::new(run.target, run.count, 32)
+            udp: run.udp,
+            // A resolver's socket; of pods, weir translates the packets of such sockets. A port that is used again
+            // is the same flow, and stays with its backend: one port each, then.
+            connected: run.udp,
+            source: run.udp.then(|| SocketAddr::new(run.from.v4().into(), FIRST_PORT)),
+            consecutive: run.udp,
+            ..ConnectOptions::new(run.target, CONNECTIONS, 32)
         };
         let client = run.from.start_client(&options)?;
-        let report = self
-            .follow(run, client)
-            .with_context(|| format!("connecting from {} to {}", run.place, run.target))?;
+        let report = self.follow(client).with_context(|| run.route())?;
         self.world.remember(&run.node, &report.backends);
         Ok(report)
     }
 
-    fn follow(&mut self, run: &Run, mut client: Client) -> Result<Report> {
+    fn follow(&mut self, mut client: Client) -> Result<Report> {
         while client.is_running() {
             if let Some(report) = client.snapshot() {
-                let lines = self.draw(run, &report);
+                let lines = self.draw(&report);
                 self.screen.live(&lines);
                 // Where nobody answers, waiting for each one of thousands tells nothing more.
                 if report.ok == 0 && report.errors.total() >= HOPELESS {
@@ -142,9 +161,9 @@ impl Stage {
         client.wait(Duration::from_secs(10))
     }
 
-    fn draw(&self, run: &Run, report: &Report) -> Vec<String> {
+    fn draw(&self, report: &Report) -> Vec<String> {
         let names = self.world.backend_names();
-        let full = run.count / u64::try_from(names.len()).unwrap_or(1).max(1);
+        let full = CONNECTIONS / u64::try_from(names.len()).unwrap_or(1).max(1);
         let all: Vec<_> = names
             .into_iter()
             .map(|(name, node)| Bar {
@@ -173,12 +192,11 @@ impl Stage {
     /// Exactly one in turn each, and none failed.
     fn check(&mut self, run: &Run, report: &Report) -> bool {
         let names = self.world.backend_names();
-        let share = run.count / u64::try_from(names.len()).unwrap_or(1).max(1);
+        let share = CONNECTIONS / u64::try_from(names.len()).unwrap_or(1).max(1);
         let even = names.iter().all(|(name, _)| report.backend(name) == share);
         let claim = format!(
-            "{} → {}: {share} connections to each backend, none failed; it was {:?}, {} failed",
-            run.place,
-            run.target,
+            "{}: {share} connections to each backend, none failed; it was {:?}, {} failed",
+            run.route(),
             report.counts(),
             report.errors.total()
         );

@@ -26,7 +26,9 @@ pub(super) fn stay(stage: &mut Stage) -> Result<()> {
         stage.screen.blank();
         let comment = stage.screen.paint(Style::Quiet, &format!("# {comment}"));
         stage.screen.line(&format!("   {comment}"));
-        stage.screen.line(&format!("   {command}"));
+        for line in command.lines() {
+            stage.screen.line(&format!("   {line}"));
+        }
     }
     stage.screen.blank();
     loop {
@@ -51,7 +53,7 @@ fn commands(stage: &Stage) -> Result<Vec<(String, String)>> {
         (
             "the same from a host process on n1, and from outside",
             format!(
-                "{enter} n1 {}\n   {enter} outside {}",
+                "{enter} n1 {}\n{enter} outside {}",
                 ask(&format!("{v4}/{PORT}")),
                 ask(&format!("{}/{NODE_PORT}", world.n2().v4()))
             ),

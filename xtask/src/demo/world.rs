@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use weir_lab::manifest::{Endpoint, Port, Service, node_yaml};
 use weir_lab::{Host, Lab, Manifests, Node, NodeOptions, Pod, Process, Weir};
 
@@ -117,10 +118,23 @@ impl World {
     }
 
     fn start_agents(&mut self) -> Result<()> {
-        for node in &self.nodes {
-            let agent = Weir::start(node, self.manifests.dir(), &[])
-                .with_context(|| format!("starting the agent of {}", node.name()))?;
-            self.agents.push(agent);
+        let dir = self.manifests.dir();
+        let started: Vec<Result<Weir>> = thread::scope(|scope| {
+            let threads = self
+                .nodes
+                .each_ref()
+                .map(|node| scope.spawn(move || Weir::start(node, dir, &[])));
+            threads
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(anyhow!("the thread that starts it panicked")))
+                })
+                .collect()
+        });
+        for agent in started {
+            self.agents.push(agent.context("starting an agent")?);
         }
         Ok(())
     }
@@ -201,11 +215,11 @@ impl World {
 
 /// The Service that has backends.
 fn web() -> Service {
-    Service::new(
-        "web",
-        &WEB,
-        &[Port::tcp("http", PORT, TARGET).node_port(NODE_PORT)],
-    )
+    let ports = [
+        Port::tcp("http", PORT, TARGET).node_port(NODE_PORT),
+        Port::udp("echo", PORT, TARGET),
+    ];
+    Service::new("web", &WEB, &ports)
 }
 
 /// The node port of a node.

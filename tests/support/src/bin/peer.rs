@@ -67,6 +67,9 @@ struct Connect {
     /// Source address and port; port 0 for any.
     #[arg(long)]
     source: Option<SocketAddr>,
+    /// With --source: each connection has the next source port.
+    #[arg(long, requires = "source")]
+    consecutive: bool,
     /// Milliseconds between snapshots, each a line of JSON; 0 for none.
     #[arg(long, default_value_t = 0)]
     progress: u64,
@@ -92,6 +95,7 @@ fn run(arguments: &Connect) -> Result<()> {
         hold: seconds(arguments.hold)?,
         timeout: seconds(arguments.timeout)?,
         source: arguments.source,
+        consecutive: arguments.consecutive,
         progress: Duration::from_millis(arguments.progress),
         ..ConnectOptions::new(arguments.target, arguments.count, arguments.concurrency)
     };

@@ -35,6 +35,9 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Source address and port.
     pub source: Option<SocketAddr>,
+    /// Connection N has the source port of `source` plus N. A kernel's choice of UDP ports comes back to a port soon,
+    /// and for a proxy that is the old flow, not a new one.
+    pub consecutive: bool,
     /// Print a snapshot as a line of JSON this often; 0: only the end.
     pub progress: Duration,
 }
@@ -52,6 +55,7 @@ impl ConnectOptions {
             hold: Duration::ZERO,
             timeout: Duration::from_secs(5),
             source: None,
+            consecutive: false,
             progress: Duration::ZERO,
         }
     }
@@ -152,9 +156,18 @@ impl Run {
         }
     }
 
+    fn source(&self, number: u64) -> Option<SocketAddr> {
+        let source = self.options.source?;
+        let step = if self.options.consecutive { number } else { 0 };
+        let port = source
+            .port()
+            .wrapping_add(u16::try_from(step % 65536).unwrap_or(0));
+        Some(SocketAddr::new(source.ip(), port))
+    }
+
     fn one_tcp(&self, number: u64) -> io::Result<()> {
         let begin = now();
-        let stream = socket::tcp(self.options.target, self.options.source, self.options.timeout)?;
+        let stream = socket::tcp(self.options.target, self.source(number), self.options.timeout)?;
         let mut reader = BufReader::with_capacity(512, &stream);
         let greeting = read_line(&mut reader)?;
         let backend = self.answered(&greeting, begin)?;
@@ -171,7 +184,7 @@ impl Run {
     fn one_udp(&self, number: u64) -> io::Result<()> {
         let begin = now();
         let target = self.options.target;
-        let socket = socket::udp(target, self.options.source, self.options.timeout)?;
+        let socket = socket::udp(target, self.source(number), self.options.timeout)?;
         if self.options.connected {
             socket.connect(target)?;
         }
