@@ -27,15 +27,15 @@ pub(super) fn all(screen: &mut Screen) -> Result<()> {
         build.arg("build");
         watch(screen, "kernel programs and agent built", build)?;
     }
-    let mut peer = Command::new("cargo");
-    peer.args([
+    let arguments = [
         "build",
         "--release",
         "--package",
         "weir-lab",
         "--bin",
         "weir-lab-peer",
-    ]);
+    ];
+    let peer = shell::cargo(arguments);
     watch(screen, "server and client for the traffic built", peer)
 }
 
