@@ -182,11 +182,12 @@ fn ipv6(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
     let Some(destination) = packet.load::<16>(l3 + offset_of!(Ipv6Hdr, dst_addr)) else {
         return Network::Malformed;
     };
-    if version >> 4 != 6 {
-        return Network::Malformed;
-    }
     s.key.source = Ip::v6(source);
     s.key.destination = Ip::v6(destination);
+    // IPv4-mapped addresses do not belong on the wire; here they would hit the rows of IPv4 (RFC 4291, 2.5.5.2).
+    if version >> 4 != 6 || s.key.source.is_v4() || s.key.destination.is_v4() {
+        return Network::Malformed;
+    }
     s.packet = Parsed {
         l3: short(l3),
         l4: short(l3 + Ipv6Hdr::LEN),
@@ -326,7 +327,8 @@ fn inner_ipv6(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
     if version >> 4 != 6 {
         return Content::Malformed;
     }
-    inner_tuple(packet, (at, Ipv6Hdr::LEN, next), (Ip::v6(source), Ip::v6(destination)), s)
+    let content = inner_tuple(packet, (at, Ipv6Hdr::LEN, next), (Ip::v6(source), Ip::v6(destination)), s);
+    if s.key.source.is_v4() || s.key.destination.is_v4() { Content::Malformed } else { content }
 }
 
 /// Turns the quoted packet's tuple round: the error travels like an answer to it.

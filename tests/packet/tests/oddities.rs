@@ -1,0 +1,113 @@
+//! Packets that nobody should send, and rows that nobody should write: in user space, one rule a test.
+
+use anyhow::{Context, Result};
+use proxy_common::{Ip, Reason};
+use proxy_datapath::Verdict;
+use weir_packet::craft::{ACK, Craft, SYN, error_about};
+use weir_packet::node::{self, Host, Port};
+use weir_packet::pair::Pair;
+use weir_packet::user::{Arrival, Outcome, Program};
+
+fn pair() -> Result<Pair> {
+    Pair::new(None, &node::rows(20_000))
+}
+
+fn from_pod(pair: &mut Pair, bytes: Vec<u8>) -> Result<Outcome> {
+    pair.run(&Arrival {
+        program: Program::PodIngress,
+        interface: Port::Pod1.index(),
+        segment: 0,
+        bytes,
+    })
+}
+
+/// An IPv6 packet between IPv4-mapped addresses, as they stand in the rows for IPv4.
+fn mapped((source, source_port): (Ip, u16), (destination, port): (Ip, u16), flags: u8) -> Vec<u8> {
+    let stand_in = Host::Pod1.ip(true);
+    let mut bytes = Craft::tcp((stand_in, source_port), (stand_in, port), flags).bytes(true);
+    bytes.splice(22..38, source.bytes);
+    bytes.splice(38..54, destination.bytes);
+    bytes
+}
+
+/// RFC 4291, 2.5.5.2: such addresses do not belong on the wire, and one would hit the rows of IPv4 connections.
+#[test]
+fn an_ipv6_packet_does_not_reach_ipv4_rows() -> Result<()> {
+    let mut pair = pair()?;
+    let (client, frontend) = ((Host::Pod1.ip(false), 40_000), (Host::Vip(40).ip(false), 443));
+    let outcome = from_pod(&mut pair, mapped(client, frontend, SYN))?;
+    assert_eq!(outcome.verdict, Verdict::Pass(Reason::PassMalformed));
+    assert!(pair.memory.flows.borrow().is_empty());
+
+    // A reset of that kind does not close somebody's connection.
+    let outcome = from_pod(&mut pair, Craft::tcp(client, frontend, SYN).bytes(true))?;
+    assert_eq!(outcome.verdict, Verdict::Translate(Reason::NewFlow));
+    let answer = mapped((Host::Remote(6).ip(false), 8443), client, 4);
+    let arrival = Arrival {
+        program: Program::Egress,
+        interface: Port::Pod1.index(),
+        segment: 0,
+        bytes: answer,
+    };
+    assert_eq!(pair.run(&arrival)?.verdict, Verdict::Ignore);
+    Ok(())
+}
+
+/// The same inside an ICMPv6 error.
+#[test]
+fn an_icmpv6_error_is_not_about_ipv4() -> Result<()> {
+    let mut pair = pair()?;
+    let (client, frontend) = ((Host::Pod1.ip(false), 40_000), (Host::Vip(40).ip(false), 443));
+    from_pod(&mut pair, Craft::tcp(client, frontend, SYN).bytes(true))?;
+    let quoted = mapped(frontend, client, ACK);
+    let quoted = quoted.get(14..).context("a frame without a packet")?;
+    let ends = (Host::Pod1.ip(true), Host::Vip(40).ip(true));
+    let error = error_about(quoted, ends, (2, 0), [0, 0, 5, 0]);
+    assert_eq!(
+        from_pod(&mut pair, error.bytes(true))?.verdict,
+        Verdict::Drop(Reason::DropMalformed)
+    );
+    Ok(())
+}
+
+/// A full table costs a new connection its packet, and leaves no half of it.
+#[test]
+fn a_full_flow_table_leaves_no_half() -> Result<()> {
+    for limit in [0, 1] {
+        let mut pair = pair()?;
+        pair.memory.flow_limit = Some(limit);
+        let ends = ((Host::Pod1.ip(false), 40_000), (Host::Vip(40).ip(false), 443));
+        let outcome = from_pod(&mut pair, Craft::tcp(ends.0, ends.1, SYN).bytes(true))?;
+        assert_eq!(
+            outcome.verdict,
+            Verdict::Drop(Reason::DropFlowTable),
+            "room for {limit}"
+        );
+        assert!(pair.memory.flows.borrow().is_empty(), "room for {limit}");
+    }
+    Ok(())
+}
+
+/// Every prefix of a packet, so that no length is too short to be read safely.
+#[test]
+fn packets_cut_off_anywhere_do_no_harm() -> Result<()> {
+    let mut pair = pair()?;
+    for v6 in [false, true] {
+        let (client, frontend) = ((Host::Pod1.ip(v6), 40_000), (Host::Vip(40).ip(v6), 443));
+        let tcp = Craft::tcp(client, frontend, SYN).data(vec![1; 9]);
+        let udp = Craft::udp(client, (Host::Vip(53).ip(v6), 53)).data(vec![1; 9]);
+        let error = error_about(
+            &tcp.bytes(false),
+            (client.0, frontend.0),
+            if v6 { (2, 0) } else { (3, 4) },
+            [0; 4],
+        );
+        for whole in [tcp.bytes(true), udp.bytes(true), error.bytes(true)] {
+            for length in 0..whole.len() {
+                let bytes = whole.get(..length).unwrap_or_default().to_vec();
+                from_pod(&mut pair, bytes).with_context(|| format!("cut off after {length} bytes"))?;
+            }
+        }
+    }
+    Ok(())
+}
