@@ -29,7 +29,11 @@ pub fn backend(tables: &impl Tables, service: &Service, outside: bool) -> Result
     let Some(turn) = tables.advance(cursor) else { return Err(Reason::DropBackendMissing) };
     let Some(index) = turn.checked_rem(u64::from(range.count)) else { return Err(Reason::DropBackendMissing) };
     let slot = range.base.wrapping_add((index & 0xffff_ffff) as u32);
-    tables.backend(slot).ok_or(Reason::DropBackendMissing)
+    // A slot that nobody wrote is there all the same in an array, and all zero.
+    tables
+        .backend(slot)
+        .filter(|backend| backend.port != 0)
+        .ok_or(Reason::DropBackendMissing)
 }
 
 /// The slots to choose from, and the class of the cursor that goes with them.

@@ -1,7 +1,7 @@
 //! Packets that nobody should send, and rows that nobody should write: in user space, one rule a test.
 
 use anyhow::{Context, Result};
-use proxy_common::{Ip, Reason};
+use proxy_common::{Backend, Ip, Reason};
 use proxy_datapath::Verdict;
 use weir_packet::craft::{ACK, Craft, SYN, error_about};
 use weir_packet::node::{self, Host, Port};
@@ -67,6 +67,20 @@ fn an_icmpv6_error_is_not_about_ipv4() -> Result<()> {
         from_pod(&mut pair, error.bytes(true))?.verdict,
         Verdict::Drop(Reason::DropMalformed)
     );
+    Ok(())
+}
+
+/// Array rows that nobody wrote are there, and zero: a slab that points at one must not send anybody to port 0 of no
+/// address.
+#[test]
+fn a_slot_that_nobody_wrote_is_no_backend() -> Result<()> {
+    let mut pair = pair()?;
+    for row in pair.memory.backends.values_mut() {
+        *row = Backend::default();
+    }
+    let (client, frontend) = ((Host::Pod1.ip(false), 40_000), (Host::Vip(40).ip(false), 443));
+    let outcome = from_pod(&mut pair, Craft::tcp(client, frontend, SYN).bytes(true))?;
+    assert_eq!(outcome.verdict, Verdict::Drop(Reason::DropBackendMissing));
     Ok(())
 }
 
