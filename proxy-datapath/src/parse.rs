@@ -285,6 +285,10 @@ fn extension_headers(packet: &impl Packet, s: &mut Scratch) -> bool {
         };
         at += length;
         s.packet.options = 1;
+        // What follows in a later fragment is data, whatever it looks like (RFC 8200, 4.5).
+        if s.packet.later_fragment != 0 {
+            break;
+        }
         if at > MAX_OFFSET {
             return false;
         }

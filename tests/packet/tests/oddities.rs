@@ -84,6 +84,24 @@ fn a_slot_that_nobody_wrote_is_no_backend() -> Result<()> {
     Ok(())
 }
 
+/// RFC 8200, 4.5: what follows the fragment header of a later fragment is data, whatever it looks like.
+#[test]
+fn data_of_a_later_fragment_is_no_header() -> Result<()> {
+    let mut pair = pair()?;
+    let ends = ((Host::Pod1.ip(true), 40_000), (Host::Vip(53).ip(true), 53));
+    let fragments = Craft::udp(ends.0, ends.1)
+        .data(vec![0xff; 64])
+        .fragments(9, &[4], true);
+    let mut later = fragments.get(1).context("no second fragment")?.clone();
+    // It says that a destination options header comes first, and its data would be a long one.
+    later.splice(54..55, [60]);
+    assert_eq!(
+        from_pod(&mut pair, later)?.verdict,
+        Verdict::Pass(Reason::PassProtocol)
+    );
+    Ok(())
+}
+
 /// A full table costs a new connection its packet, and leaves no half of it.
 #[test]
 fn a_full_flow_table_leaves_no_half() -> Result<()> {
