@@ -24,4 +24,5 @@ pub mod pair;
 pub mod random;
 pub mod routes;
 pub mod script;
+pub mod services;
 pub mod user;

@@ -10,10 +10,11 @@
 
 use proxy_common::{
     Address, AddressKind, Algorithm, Backend, BackendRange, BackendState, FrontendKind, Ip, NodeConfig,
-    Scope, Service, ServiceKey, TrafficPolicy,
+    Scope, Service, ServiceKey,
 };
 
 use crate::routes::{Entry, Routes, Way};
+use crate::services::{RETIRED, SPECS, Spec};
 
 /// An interface of the node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,81 +139,6 @@ impl Host {
     }
 }
 
-/// A service port, in both families.
-#[derive(Clone, Copy, Debug)]
-pub struct Spec {
-    /// What it is there for.
-    pub name: &'static str,
-    /// Last byte of its ClusterIP.
-    pub vip: u8,
-    /// Its port.
-    pub port: u16,
-    /// 6 or 17.
-    pub protocol: u8,
-    /// Its node port; 0 if it has none.
-    pub node_port: u16,
-    /// Both policies.
-    pub policy: TrafficPolicy,
-    /// Endpoints, local ones first.
-    pub backends: &'static [(Host, u16)],
-}
-
-const LOCAL: TrafficPolicy = TrafficPolicy::Local;
-const CLUSTER: TrafficPolicy = TrafficPolicy::Cluster;
-
-const fn spec(
-    (name, protocol): (&'static str, u8),
-    (vip, port): (u8, u16),
-    node_port: u16,
-    policy: TrafficPolicy,
-    backends: &'static [(Host, u16)],
-) -> Spec {
-    Spec {
-        name,
-        vip,
-        port,
-        protocol,
-        node_port,
-        policy,
-        backends,
-    }
-}
-
-const WEB: &[(Host, u16)] = &[(Host::Pod1, 8080), (Host::Pod2, 8080), (Host::Remote(5), 8080)];
-const DNS: &[(Host, u16)] = &[(Host::Pod2, 5353), (Host::Remote(5), 5353), (Host::Remote(6), 53)];
-
-/// Every service.
-pub const SPECS: [Spec; 14] = [
-    spec(("web", 6), (10, 80), 30080, CLUSTER, WEB),
-    spec(("web-too", 6), (11, 80), 0, CLUSTER, WEB),
-    spec(("dns", 17), (53, 53), 30053, CLUSTER, DNS),
-    spec(("dns-too", 17), (54, 53), 0, CLUSTER, DNS),
-    spec(
-        ("near", 6),
-        (20, 80),
-        30081,
-        LOCAL,
-        &[(Host::Pod1, 8080), (Host::Remote(5), 8080)],
-    ),
-    spec(("far", 6), (21, 80), 30084, LOCAL, &[(Host::Remote(5), 8080)]),
-    spec(("empty", 6), (30, 80), 30082, CLUSTER, &[]),
-    spec(("empty-udp", 17), (31, 53), 30083, CLUSTER, &[]),
-    spec(
-        ("alone", 6),
-        (40, 443),
-        30443,
-        CLUSTER,
-        &[(Host::Remote(6), 8443)],
-    ),
-    spec(("self", 6), (41, 80), 30085, CLUSTER, &[(Host::Pod1, 9000)]),
-    spec(("lost", 6), (42, 80), 30086, CLUSTER, &[(Host::Lost, 8080)]),
-    spec(("self-udp", 17), (43, 53), 30087, CLUSTER, &[(Host::Pod1, 9053)]),
-    spec(("host", 6), (44, 443), 30444, CLUSTER, &[(Host::Node, 6443)]),
-    spec(("same-port", 6), (45, 8080), 0, CLUSTER, &[(Host::Pod2, 8080)]),
-];
-
-/// Last byte of the ClusterIP whose Service is gone.
-pub const RETIRED: u8 = 99;
 /// First source port of SNAT.
 pub const SNAT_FIRST: u16 = 10_000;
 /// Slots of a service's slab.

@@ -4,9 +4,10 @@ use proxy_common::Ip;
 
 use crate::craft::{ACK, Checksum, Craft, Endpoint, FIN, PSH, RST, SYN, error_about};
 use crate::decode::{Decoded, decode};
-use crate::node::{Host, Port, RETIRED, SPECS};
+use crate::node::{Host, Port};
 use crate::pair::is_translated;
 use crate::random::Random;
+use crate::services::{RETIRED, SPECS};
 use crate::user::{Arrival, Outcome, Program};
 
 /// One five-tuple of a client, and what is known of its translation.

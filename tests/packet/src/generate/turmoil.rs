@@ -6,6 +6,7 @@ use proxy_common::BackendState;
 use crate::node;
 use crate::pair::Pair;
 use crate::random::Random;
+use crate::services::SPECS;
 
 /// Mostly nothing.
 pub(super) fn strike(random: &mut Random, pair: &mut Pair) -> Result<()> {
@@ -30,7 +31,7 @@ fn evict(random: &mut Random, pair: &mut Pair) -> Result<()> {
 
 /// A backend goes, comes back, or its id is given to another.
 fn backend(random: &mut Random, pair: &mut Pair) -> Result<()> {
-    let id = node::slab(random.below(node::SPECS.len()), random.percent(50));
+    let id = node::slab(random.below(SPECS.len()), random.percent(50));
     let old = pair.memory.states.borrow().get(&id).copied().unwrap_or_default();
     let new = match random.below(4) {
         0 => BackendState {

@@ -20,8 +20,9 @@ use proxy_common::{BackendState, FlowKey, FlowState, Hook};
 use proxy_datapath::Verdict;
 
 use crate::decode::decode;
-use crate::node::{self, Port, SPECS};
+use crate::node::{self, Port};
 use crate::pair::{Pair, hex};
+use crate::services::SPECS;
 use crate::user::{Arrival, Outcome, Program};
 
 /// Runs a script in one family.
