@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             took.as_secs_f32()
         ));
     }
-    println!("\n{}", summary.join("\n"));
+    shell::say(&format!("\n{}", summary.join("\n")));
     if failed {
         bail!("a check failed");
     }

@@ -1,5 +1,7 @@
 //! Counts what cargo's test harness reports.
 
+use std::fmt;
+
 /// Results of a run of tests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Count {
@@ -40,6 +42,18 @@ impl Count {
 
     pub(crate) fn total(self) -> u64 {
         self.passed + self.failed + self.skipped
+    }
+}
+
+impl fmt::Display for Count {
+    /// The line that pipelines look for.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
 

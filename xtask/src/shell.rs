@@ -1,6 +1,7 @@
 //! Runs commands, and prints them in a form that can be pasted.
 
 use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -51,6 +52,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         bail!("failed ({}): {}: {}", output.status, line(command), told.trim());
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Prints to the standard output, whose reader may have gone away (`| head`).
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Prints the command.

@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -172,7 +171,7 @@ fn run_suite(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     if suite.takes_turns() && !args.filter.iter().any(|word| word.starts_with("--test-threads")) {
         tests.arg("--test-threads=1");
     }
-    let (said, green) = tee(&mut tests)?;
+    let (said, green) = tee(tests)?;
     Ok((Count::read(&said), green))
 }
 
@@ -198,27 +197,19 @@ fn color() -> &'static str {
 }
 
 /// Runs the command, passes on what it says as it says it, and keeps a copy.
-fn tee(command: &mut Command) -> Result<(String, bool)> {
-    shell::announce(command);
-    let mut child = command
+///
+/// One pipe for both streams, so that they stay in order.
+fn tee(mut command: Command) -> Result<(String, bool)> {
+    shell::announce(&command);
+    let (said, says) = io::pipe()?;
+    command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| shell::cannot_start(command))?;
-    let errors = child
-        .stderr
-        .take()
-        .map(|stream| thread::spawn(move || copy(stream, io::stderr())));
-    let mut said = child
-        .stdout
-        .take()
-        .map(|stream| copy(stream, io::stdout()))
-        .unwrap_or_default();
-    if let Some(Ok(errors)) = errors.map(thread::JoinHandle::join) {
-        said.push('\n');
-        said.push_str(&errors);
-    }
+        .stdout(says.try_clone()?)
+        .stderr(says);
+    let mut child = command.spawn().with_context(|| shell::cannot_start(&command))?;
+    // It holds the pipe's other end, and the copy ends with the last of them.
+    drop(command);
+    let said = copy(said, io::stdout());
     Ok((said, child.wait()?.success()))
 }
 
@@ -237,41 +228,13 @@ fn copy(mut from: impl Read, mut to: impl Write) -> String {
 
 /// Prints the table and the sum; an error if anything failed.
 fn report(outcomes: &[Outcome]) -> Result<()> {
-    let mut sum = Count::default();
-    println!(
-        "\n{:<10}{:>8}{:>8}{:>9}{:>9}",
+    let sum = sum(outcomes);
+    let rows: Vec<_> = outcomes.iter().map(row).collect();
+    let head = format!(
+        "{:<10}{:>8}{:>8}{:>9}{:>9}",
         "suite", "passed", "failed", "skipped", "time"
     );
-    for Outcome {
-        suite,
-        count,
-        took,
-        note,
-        ..
-    } in outcomes
-    {
-        let Count {
-            passed,
-            failed,
-            skipped,
-        } = count;
-        let seconds = took.as_secs();
-        println!(
-            "{:<10}{passed:>8}{failed:>8}{skipped:>9}{seconds:>7} s  {note}",
-            suite.name()
-        );
-        sum.add(*count);
-    }
-    let broken = outcomes
-        .iter()
-        .filter(|outcome| !outcome.green && outcome.count.failed == 0)
-        .count();
-    // A suite that did not run to its end is a failure that the harness did not count.
-    sum.failed += u64::try_from(broken).unwrap_or(1);
-    println!(
-        "\n{} passed, {} failed, {} skipped",
-        sum.passed, sum.failed, sum.skipped
-    );
+    shell::say(&format!("\n{head}\n{}\n\n{sum}", rows.join("\n")));
     if outcomes.iter().any(|outcome| !outcome.green) {
         bail!("tests failed");
     }
@@ -279,4 +242,61 @@ fn report(outcomes: &[Outcome]) -> Result<()> {
         bail!("no test ran");
     }
     Ok(())
+}
+
+fn row(outcome: &Outcome) -> String {
+    let Count {
+        passed,
+        failed,
+        skipped,
+    } = outcome.count;
+    let (name, seconds, note) = (outcome.suite.name(), outcome.took.as_secs(), outcome.note);
+    format!("{name:<10}{passed:>8}{failed:>8}{skipped:>9}{seconds:>7} s  {note}")
+        .trim_end()
+        .to_owned()
+}
+
+/// A suite that did not run to its end is a failure that the harness did not count.
+fn sum(outcomes: &[Outcome]) -> Count {
+    let mut sum = Count::default();
+    for Outcome { count, green, .. } in outcomes {
+        sum.add(*count);
+        sum.failed += u64::from(!green && count.failed == 0);
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(passed: u64, failed: u64, green: bool) -> Outcome {
+        let count = Count {
+            passed,
+            failed,
+            skipped: 1,
+        };
+        Outcome {
+            suite: Suite::Unit,
+            count,
+            green,
+            took: Duration::ZERO,
+            note: "",
+        }
+    }
+
+    #[test]
+    fn the_sum_counts_suites_that_broke_off() {
+        let outcomes = [outcome(3, 0, true), outcome(2, 1, false), outcome(0, 0, false)];
+        assert_eq!(sum(&outcomes).to_string(), "5 passed, 2 failed, 3 skipped");
+        assert!(report(&outcomes).is_err());
+    }
+
+    #[test]
+    fn no_test_is_no_success() {
+        let mut nothing = outcome(0, 0, true);
+        nothing.count.skipped = 0;
+        assert!(report(&[nothing]).is_err());
+        assert!(report(&[outcome(1, 0, true)]).is_ok());
+    }
 }

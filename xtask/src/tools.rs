@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{packages, shell, workspace};
 
@@ -43,14 +43,12 @@ pub(crate) fn ensure(tool: &Tool) -> Result<PathBuf> {
 
 /// The same for a tool whose build depends on more than its version: `variant` says on what.
 ///
-/// The stamp is written last, so an interrupted build is taken up again: cargo keeps the crates that it has built.
+/// A folder for each version and variant. Cargo puts the binary there last, so an interrupted build is taken up again,
+/// with the crates that are done.
 pub(crate) fn ensure_with(tool: &Tool, variant: &str, prepare: impl FnOnce(&mut Command)) -> Result<PathBuf> {
-    let root = workspace::tools();
+    let root = workspace::tools().join(format!("{}-{}{variant}", tool.package, tool.version));
     let binary = root.join("bin").join(tool.binary);
-    let stamp = root
-        .join(".stamps")
-        .join(format!("{}-{}{variant}", tool.package, tool.version));
-    if stamp.exists() && binary.exists() {
+    if binary.exists() {
         return Ok(binary);
     }
     packages::need(&["cc", "g++"])?;
@@ -61,13 +59,9 @@ pub(crate) fn ensure_with(tool: &Tool, variant: &str, prepare: impl FnOnce(&mut 
         root.display(),
         tool.takes
     );
-    let spec = format!("{}@{}", tool.package, tool.version);
     let mut command = shell::cargo(["install", "--quiet", "--locked", "--force", "--debug", "--root"]);
-    command
-        .arg(&root)
-        .arg("--target-dir")
-        .arg(root.join("build"))
-        .arg(spec);
+    command.arg(&root).arg("--target-dir").arg(root.join("build"));
+    command.arg(format!("{}@{}", tool.package, tool.version));
     // Unoptimised they build in a third of the time, and each runs for a second or two.
     command.env("CARGO_PROFILE_DEV_DEBUG", "0");
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
@@ -75,13 +69,7 @@ pub(crate) fn ensure_with(tool: &Tool, variant: &str, prepare: impl FnOnce(&mut 
     }
     prepare(&mut command);
     shell::run(&mut command)?;
-    write_stamp(&stamp).with_context(|| format!("writing {}", stamp.display()))?;
+    // Hundreds of megabytes that nobody needs again; a failure to remove them is no failure of the build.
+    let _ = fs::remove_dir_all(root.join("build"));
     Ok(binary)
-}
-
-fn write_stamp(stamp: &PathBuf) -> Result<()> {
-    if let Some(folder) = stamp.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    Ok(fs::write(stamp, "")?)
 }
