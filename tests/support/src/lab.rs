@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::host::{Host, HostPaths};
 use crate::kernel_fs::{RUN, cgroup2_root, remove_cgroup, remove_tree};
 use crate::node::{Node, NodeOptions};
-use crate::{Netns, netns, root, sweep};
+use crate::{Netns, netns, root, signals, sweep};
 
 /// The switch that machines are plugged into unless they say otherwise.
 pub(crate) const FABRIC: &str = "fabric";
@@ -86,7 +83,7 @@ impl Lab {
     /// Removes everything now, with the error if something stays.
     pub fn remove(self) -> Result<()> {
         let result = self.world.remove();
-        wait_if_interrupted();
+        signals::wait_if_interrupted();
         result
     }
 }
@@ -96,7 +93,7 @@ impl Drop for Lab {
         if let Err(error) = self.world.remove() {
             eprintln!("the lab {} is not removed completely: {error:#}", self.world.id);
         }
-        wait_if_interrupted();
+        signals::wait_if_interrupted();
     }
 }
 
@@ -225,36 +222,13 @@ impl World {
 /// The labs of this process, for the thread that waits for signals.
 static WORLDS: Mutex<Vec<Weak<World>>> = Mutex::new(Vec::new());
 
-/// Whether a signal is ending this process.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// When a signal ends the process, what the other threads run into is only noise: they wait for the end instead.
-fn wait_if_interrupted() {
-    while INTERRUPTED.load(Ordering::Relaxed) {
-        thread::park();
-    }
-}
-
-/// From now on Ctrl-C and `SIGTERM` remove this process's labs before they end it, with exit code 130 or 143.
-///
-/// For programs with a terminal. Tests do without: the next run sweeps up.
-pub fn clean_up_on_signals() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
-    thread::spawn(move || {
-        let Some(signal) = signals.forever().next() else {
-            return;
-        };
-        INTERRUPTED.store(true, Ordering::Relaxed);
-        // Visible on the line after `^C`.
-        eprintln!("\nstopping: removing the lab");
-        for world in lock(&WORLDS).iter().filter_map(Weak::upgrade) {
-            if let Err(error) = world.remove() {
-                eprintln!("the lab {} is not removed completely: {error:#}", world.id);
-            }
+/// Removes all labs of this process.
+pub(crate) fn remove_all() {
+    for world in lock(&WORLDS).iter().filter_map(Weak::upgrade) {
+        if let Err(error) = world.remove() {
+            eprintln!("the lab {} is not removed completely: {error:#}", world.id);
         }
-        std::process::exit(128 + signal);
-    });
-    Ok(())
+    }
 }
 
 /// The switch's end of a machine's cable, at most 15 bytes.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use weir_lab::{clock, workspace_root};
+use weir_lab::{Group, clock, workspace_root};
 
 use crate::shell;
 
@@ -51,10 +51,8 @@ fn watch(screen: &mut Screen, name: &str, mut command: Command) -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     let start = clock::now();
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    let stderr = child.stderr.take().context("the build has no output")?;
+    let mut group = Group::start(&mut command)?;
+    let stderr = group.child().stderr.take().context("the build has no output")?;
     let (lines, received) = mpsc::channel();
     let reader = thread::spawn(move || read_lines(stderr, &lines));
     let mut said = String::new();
@@ -78,10 +76,10 @@ fn watch(screen: &mut Screen, name: &str, mut command: Command) -> Result<()> {
         screen.live(&[format!("{spinner} {name:<52} {detail}")]);
         if !screen.is_terminal() && start.elapsed() > reminded + REMINDER {
             reminded = start.elapsed();
-            screen.line(&format!("building, {} s: {progress}", reminded.as_secs()));
+            screen.line(&format!("building for {} s  {progress}", reminded.as_secs()));
         }
     }
-    let status = child.wait().context("cannot wait for the build")?;
+    let status = group.child().wait().context("cannot wait for the build")?;
     let _ = reader.join();
     screen.done(name, status.success(), start.elapsed());
     if !status.success() {
@@ -124,6 +122,14 @@ impl Progress {
             let (count, _) = rest.split_once(':').unwrap_or((rest, ""));
             count.replace('/', " of ").clone_into(&mut self.count);
             return true;
+        }
+        // What xtask and rustup say of their own work.
+        for speaker in ["x: ", "info: "] {
+            if let Some(rest) = line.strip_prefix(speaker) {
+                self.count.clear();
+                self.package = rest.chars().take(60).collect();
+                return false;
+            }
         }
         for verb in ["Compiling ", "Downloaded ", "Downloading ", "Installing "] {
             if let Some(rest) = line.strip_prefix(verb) {

@@ -32,6 +32,10 @@ impl Stage {
         self.prompt("weir services web          # on n1");
         let told = n1.weir(&["services", "web"])?;
         self.print(&told);
+        self.screen.blank();
+        self.prompt("weir backends web          # on n1");
+        let told = n1.weir(&["backends", "web"])?;
+        self.print(&told);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ const RATE: u64 = 250;
 /// Long connections, from each of two places.
 const LONG: u64 = 20;
 /// How long a change may take until the last connection went to a backend that left.
-const SETTLED: Duration = Duration::from_millis(500);
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// The traffic of the scene: socket hook and packet path, short and long.
 struct Load {

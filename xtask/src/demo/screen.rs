@@ -1,11 +1,12 @@
 //! What people see: colours and lines that redraw themselves on a terminal, plain text in a pipe.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
 use anyhow::{Error, Result};
 use rustix::termios;
-use weir_lab::clock;
+use weir_lab::{clock, is_interrupted};
 
 /// How a piece of text looks on a terminal.
 #[derive(Clone, Copy)]
@@ -132,10 +133,12 @@ impl Screen {
         if !self.terminal {
             return;
         }
-        self.erase();
+        // In one write, so that nothing flickers.
+        let mut text = self.erasure();
         for line in lines {
-            put(&format!(" {line}\n"));
+            let _ = writeln!(text, " {line}");
         }
+        put(&text);
         self.live = lines.len();
     }
 
@@ -150,6 +153,9 @@ impl Screen {
 
     /// The last word about a piece of work.
     pub(super) fn done(&mut self, name: &str, good: bool, took: Duration) {
+        if is_interrupted() {
+            return;
+        }
         let mark = self.mark(good);
         let took = self.paint(Style::Quiet, &format!("{:.1} s", took.as_secs_f64()));
         self.line(&format!("{mark} {name:<52} {took}"));
@@ -164,10 +170,15 @@ impl Screen {
     }
 
     fn erase(&mut self) {
-        if self.live > 0 {
-            // Up, and clear to the end of the screen.
-            put(&format!("\x1b[{}A\x1b[J", self.live));
-            self.live = 0;
+        put(&self.erasure());
+        self.live = 0;
+    }
+
+    /// Goes up over the live lines, and clears to the end of the screen.
+    fn erasure(&self) -> String {
+        match self.live {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
         }
     }
 }
