@@ -40,6 +40,17 @@ struct Line {
     cpu_to_direct: Estimate,
 }
 
+impl Line {
+    /// On a busy machine the interval of the rate is wide and allows for everything; that of the CPU time does not.
+    fn may_reach(&self, goal: f64) -> bool {
+        self.rate_to_direct.high >= goal && self.cpu_to_direct.high >= goal
+    }
+
+    fn reaches(&self, goal: f64) -> bool {
+        self.rate_to_direct.median >= goal && self.cpu_to_direct.median >= goal
+    }
+}
+
 impl Report {
     pub(crate) fn new(facts: Vec<(String, String)>, family: Family) -> Self {
         Self {
@@ -52,11 +63,11 @@ impl Report {
         }
     }
 
-    /// Whether the goals are within what the confidence intervals allow.
+    /// Whether the goals are within what the confidence intervals allow, by rate and by CPU time.
     pub(crate) fn goals_may_be_met(&self) -> bool {
         GOALS.iter().all(|(way, goal)| {
             self.line(*way, Workload::RequestResponse)
-                .is_none_or(|line| line.rate_to_direct.high >= *goal)
+                .is_none_or(|line| line.may_reach(*goal))
         })
     }
 
@@ -222,16 +233,16 @@ impl fmt::Display for Report {
         }
         for (way, goal) in GOALS {
             if let Some(line) = self.line(way, Workload::RequestResponse) {
-                let verdict = if line.rate_to_direct.median >= goal {
+                let verdict = if line.reaches(goal) {
                     "met"
-                } else if line.rate_to_direct.high >= goal {
+                } else if line.may_reach(goal) {
                     "not shown, within the interval"
                 } else {
                     "missed"
                 };
                 writeln!(
                     f,
-                    "\ngoal: request/response by {way} at least {goal} of direct: {verdict}"
+                    "goal: request/response by {way} at least {goal} of direct: {verdict}"
                 )?;
             }
         }
