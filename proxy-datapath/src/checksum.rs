@@ -24,7 +24,9 @@ pub const fn fold32(sum: u64) -> u32 {
 /// Sum of the four 32-bit words of an address.
 #[inline(always)]
 pub const fn sum_ip(ip: &Ip) -> u64 {
-    let ([first, second, third, fourth], _) = ip.bytes.as_chunks::<4>() else { return 0 };
+    let ([first, second, third, fourth], _) = ip.bytes.as_chunks::<4>() else {
+        return 0;
+    };
     word(first) + word(second) + word(third) + word(fourth)
 }
 
@@ -66,4 +68,47 @@ pub const fn update(field: [u8; 2], diff: u64) -> [u8; 2] {
 #[inline(always)]
 const fn word(bytes: &[u8; 4]) -> u64 {
     u32::from_ne_bytes(*bytes) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The checksum field of a few words, recounted.
+    fn recount(words: &[u16]) -> u16 {
+        let mut sum: u32 = words.iter().map(|word| u32::from(*word)).sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !u16::try_from(sum).unwrap_or(0)
+    }
+
+    #[test]
+    fn a_difference_leads_to_the_recounted_checksum() {
+        for (old, new) in [
+            (80, 8080),
+            (8080, 80),
+            (0, 0xffff),
+            (0xffff, 0),
+            (1, 1),
+            (0x8000, 0x7fff),
+        ] {
+            let field = recount(&[0x1234, 0xfedc, old]).to_be_bytes();
+            let updated = u16::from_be_bytes(update(field, diff_port(old, new)));
+            assert_eq!(updated, recount(&[0x1234, 0xfedc, new]), "{old} to {new}");
+        }
+    }
+
+    #[test]
+    fn equal_prefixes_of_two_addresses_cancel_out() {
+        let (old, new) = (Ip::v4([10, 0, 0, 1]), Ip::v4([192, 168, 7, 9]));
+        let field = recount(&[0x0a00, 0x0001, 0x5555]).to_be_bytes();
+        let updated = u16::from_be_bytes(update(field, u64::from(fold32(diff_ip(&old, &new)))));
+        assert_eq!(updated, recount(&[0xc0a8, 0x0709, 0x5555]));
+    }
+
+    #[test]
+    fn an_odd_last_byte_is_padded_behind() {
+        assert_eq!(fold(sum_bytes(&[1, 2, 3])), fold(sum_bytes(&[1, 2, 3, 0])));
+    }
 }

@@ -51,7 +51,9 @@ pub const fn replaceable(flow: &Flow, now: u32) -> bool {
 /// The state after a packet.
 #[inline(always)]
 pub const fn next_state(state: u8, protocol: u8, from_backend: bool, tcp_flags: u8) -> u8 {
-    let Some(state) = FlowState::from_code(state) else { return FlowState::Closed.code() };
+    let Some(state) = FlowState::from_code(state) else {
+        return FlowState::Closed.code();
+    };
     let next = if protocol == TCP {
         next_tcp(state, from_backend, tcp_flags)
     } else if from_backend {
@@ -111,7 +113,11 @@ pub fn write_key(flow: &Flow, direction: Direction, key: &mut FlowKey) {
             key.source_port = flow.backend_port;
             key.destination_port = flow.source_port;
             // Answers to an address of this node must be met before the stack takes them for its own.
-            key.hook = if flow.nat == Nat::Source.code() { Hook::Ingress.code() } else { Hook::Egress.code() };
+            key.hook = if flow.nat == Nat::Source.code() {
+                Hook::Ingress.code()
+            } else {
+                Hook::Egress.code()
+            };
         }
     }
 }
@@ -153,14 +159,57 @@ mod tests {
             (true, ACK, FlowState::Closed),
         ] {
             state = next_state(state, TCP, from_backend, flags);
-            assert_eq!(FlowState::from_code(state), Some(wanted), "after flags {flags:#x}");
+            assert_eq!(
+                FlowState::from_code(state),
+                Some(wanted),
+                "after flags {flags:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn either_side_may_close_first() {
+        for client_first in [true, false] {
+            let half = next_state(FlowState::Established.code(), TCP, !client_first, FIN | ACK);
+            let again = next_state(half, TCP, !client_first, FIN | ACK);
+            assert_eq!(again, half, "a retransmitted FIN closes nothing more");
+            assert_eq!(
+                next_state(half, TCP, client_first, FIN | ACK),
+                FlowState::Closed.code()
+            );
+        }
+    }
+
+    #[test]
+    fn the_key_of_answers_is_met_where_answers_come() {
+        let mut flow = Flow {
+            source_port: 1,
+            backend_port: 2,
+            client_port: 3,
+            frontend_port: 4,
+            ..Flow::default()
+        };
+        for (nat, hook) in [
+            (Nat::Destination, Hook::Egress),
+            (Nat::SourcePort, Hook::Egress),
+            (Nat::Source, Hook::Ingress),
+        ] {
+            flow.nat = nat.code();
+            let (to_service, from_backend) = keys(&flow);
+            assert_eq!((to_service.source_port, to_service.destination_port), (3, 4));
+            assert_eq!((from_backend.source_port, from_backend.destination_port), (2, 1));
+            assert_eq!(to_service.hook, Hook::Ingress.code());
+            assert_eq!(from_backend.hook, hook.code(), "{nat:?}");
         }
     }
 
     #[test]
     fn a_reset_closes_from_either_side() {
         for from_backend in [false, true] {
-            assert_eq!(next_state(FlowState::Established.code(), TCP, from_backend, RST), FlowState::Closed.code());
+            assert_eq!(
+                next_state(FlowState::Established.code(), TCP, from_backend, RST),
+                FlowState::Closed.code()
+            );
         }
     }
 
@@ -172,7 +221,11 @@ mod tests {
 
     #[test]
     fn a_clock_that_lags_on_another_cpu_expires_nothing() {
-        let flow = Flow { last_seen: 100, protocol: 17, ..Flow::default() };
+        let flow = Flow {
+            last_seen: 100,
+            protocol: 17,
+            ..Flow::default()
+        };
         assert!(!expired(&flow, 99));
         assert!(!expired(&flow, 130));
         assert!(expired(&flow, 131));
