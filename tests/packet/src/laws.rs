@@ -279,6 +279,10 @@ fn there_and_back(
         ..arrival.clone()
     };
     if !answerable(memory, &answer, (before, after)) {
+        ensure!(
+            outcome.verdict.reason() != Some(Reason::NewFlow),
+            "a new flow that no answer finds"
+        );
         return Ok(());
     }
     let back = user::run(&Frozen(memory), &answer, &mut Scratch::default());
