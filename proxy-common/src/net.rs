@@ -25,14 +25,18 @@ impl Ip {
     #[inline(always)]
     pub const fn v4(a: [u8; 4]) -> Self {
         let mapped = 0xffff_0000_0000 | u32::from_be_bytes(a) as u128;
-        Self { bytes: mapped.to_be_bytes() }
+        Self {
+            bytes: mapped.to_be_bytes(),
+        }
     }
 
     /// An IPv6 address from its sixteen bytes on the wire.
     #[inline(always)]
     pub const fn v6(bytes: [u8; 16]) -> Self {
         // A number for the same reason: it is copied by words, an array by a call of `memcpy`.
-        Self { bytes: u128::from_ne_bytes(bytes).to_ne_bytes() }
+        Self {
+            bytes: u128::from_ne_bytes(bytes).to_ne_bytes(),
+        }
     }
 
     /// Whether this is an IPv4 address.
