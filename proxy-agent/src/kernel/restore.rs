@@ -1,8 +1,8 @@
 //! Reads what an earlier agent left, for the model to verify.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proxy_common::{Backend, BackendRange, BackendState, Service, ServiceKey};
+use proxy_common::{Backend, BackendRange, BackendState, Service, ServiceKey, limits};
 use proxy_model::Adopted;
 
 use super::maps::Maps;
@@ -11,19 +11,16 @@ use super::table::MapError;
 impl Maps {
     /// The rows that the model needs to go on where an earlier agent stopped.
     ///
-    /// Of the backends only what a service refers to: the rest is free. Of the states all that were ever given out,
+    /// Of the backends only what a service may hold: the rest is free. Of the states all that were ever given out,
     /// because their generations must go on.
     pub fn adopt(&self) -> Result<Adopted, MapError> {
         let services = self.services.all()?;
         let config = self.config.get(0)?;
+        let mut states = self.states.all()?;
+        states.retain(|(_, state)| *state != BackendState::default());
         Ok(Adopted {
-            backends: self.referenced(&services)?,
-            states: self
-                .states
-                .all()?
-                .into_iter()
-                .filter(|(_, state)| *state != BackendState::default())
-                .collect(),
+            backends: self.held(&services, &states)?,
+            states,
             names: self.names.all()?,
             addresses: self.addresses.all()?,
             node_ports: (config.node_port_first, config.node_port_last),
@@ -31,15 +28,42 @@ impl Maps {
         })
     }
 
-    fn referenced(&self, services: &[(ServiceKey, Service)]) -> Result<Vec<(u32, Backend)>, MapError> {
+    /// The slots that services refer to, and the draining backends behind them, to which no row refers.
+    fn held(
+        &self,
+        services: &[(ServiceKey, Service)],
+        states: &[(u32, BackendState)],
+    ) -> Result<Vec<(u32, Backend)>, MapError> {
         let ranges: BTreeSet<BackendRange> = services
             .iter()
             .flat_map(|(_, service)| [service.cluster, service.local])
+            .filter(|range| range.count > 0)
             .collect();
         let mut backends = BTreeMap::new();
+        for range in &ranges {
+            backends.extend(self.backends(*range)?);
+        }
+        let serving: HashMap<u32, u32> = states
+            .iter()
+            .filter(|(_, state)| state.serving == 1)
+            .map(|(id, state)| (*id, state.generation))
+            .collect();
+        // Each slot is read once, so this ends with the map at the latest. Whose a backend is, the model finds out.
         for range in ranges {
-            backends.extend(self.backends(range)?);
+            let mut slot = range.base.saturating_add(range.count);
+            while at(slot) < limits::BACKENDS && !backends.contains_key(&slot) {
+                let backend = self.backends.get(slot)?;
+                if serving.get(&backend.id) != Some(&backend.generation) {
+                    break;
+                }
+                backends.insert(slot, backend);
+                slot += 1;
+            }
         }
         Ok(backends.into_iter().collect())
     }
+}
+
+fn at(slot: u32) -> usize {
+    usize::try_from(slot).unwrap_or(usize::MAX)
 }
