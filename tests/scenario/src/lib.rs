@@ -20,7 +20,7 @@ pub mod render;
 
 use std::path::{Path, PathBuf};
 
-pub use case::{Case, Section, SyntaxError};
+pub use case::{Case, Event, Section, SyntaxError};
 pub use driver::Driver;
 pub use fake::FakeKernel;
 use proxy_model::{Adopted, Step};
@@ -106,6 +106,9 @@ pub fn run_with(
     for (position, (_, section)) in case.sections.iter().enumerate() {
         match section {
             Section::Then(event) => {
+                if matches!(event, Event::Restart) {
+                    driver.check_restart(kernel).map_err(broken)?;
+                }
                 driver.happen(event, kernel).map_err(broken)?;
                 driver.settle(kernel).map_err(broken)?;
             }
