@@ -235,7 +235,7 @@ impl Agent {
     async fn step(&mut self) {
         let before = clock::monotonic();
         let Self { model, maps, .. } = self;
-        let outcome = apply::catch_up(model, before, |step| {
+        let outcome = apply::catch_up(model, clock::monotonic, |step| {
             tracing::trace!(?step);
             maps.apply(step)
         })
