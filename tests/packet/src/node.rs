@@ -278,6 +278,10 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
         rows.services
             .push((key(Ip::UNSPECIFIED, spec.node_port, scope), node_port));
     }
+    add_cursors(rows, id);
+}
+
+fn add_cursors(rows: &mut Rows, id: u32) {
     // Somewhere, as the agent does it; near the end of the range for one, so that it wraps.
     rows.cursors.push((id * 2, u64::MAX - 1 - u64::from(id)));
     rows.cursors.push((id * 2 + 1, u64::from(id) * 7));
