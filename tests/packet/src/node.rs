@@ -217,6 +217,11 @@ fn is_local(host: Host) -> bool {
     matches!(host, Host::Pod1 | Host::Pod2 | Host::Node)
 }
 
+/// How many endpoints are wanted.
+fn how_many(spec: &Spec, wanted: fn(Host) -> bool) -> u32 {
+    u32::try_from(spec.backends.iter().filter(|(host, _)| wanted(*host)).count()).unwrap_or(0)
+}
+
 fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
     let base = slab(index, v6);
     for (slot, (host, port)) in (base..).zip(spec.backends) {
@@ -239,9 +244,7 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
             },
         ));
     }
-    let count = |wanted: fn(Host) -> bool| {
-        u32::try_from(spec.backends.iter().filter(|(host, _)| wanted(*host)).count()).unwrap_or(0)
-    };
+    let count = |wanted: fn(Host) -> bool| how_many(spec, wanted);
     let id = service_id(index, v6);
     let service = Service {
         id,
