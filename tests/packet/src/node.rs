@@ -244,18 +244,17 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
             },
         ));
     }
-    let count = |wanted: fn(Host) -> bool| how_many(spec, wanted);
     let id = service_id(index, v6);
     let service = Service {
         id,
         generation: 1,
         cluster: BackendRange {
             base,
-            count: count(|_| true),
+            count: how_many(spec, |_| true),
         },
         local: BackendRange {
             base,
-            count: count(is_local),
+            count: how_many(spec, is_local),
         },
         algorithm: Algorithm::RoundRobin.code(),
         kind: FrontendKind::ClusterIp.code(),
