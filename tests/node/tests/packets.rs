@@ -1,0 +1,293 @@
+//! What happens to the bytes: large packets, small links, fragments, checksums.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use weir_lab::{Host, clock};
+use weir_node::bulk::Bulk;
+use weir_node::counters::Counters;
+use weir_node::probe::Probe;
+use weir_node::services::{BULK, BULK_HERE, BULK_THERE, REMOTE, SOLO, family};
+use weir_node::{By, World, WorldOptions, can_run};
+
+/// A link's MTU: below all others of the lab, above the least of IPv6.
+const SMALL: u32 = 1300;
+
+fn world(prefix: &str, no_offloads: bool) -> Result<World> {
+    World::with(
+        prefix,
+        WorldOptions {
+            no_offloads,
+            ..WorldOptions::default()
+        },
+    )
+}
+
+/// Moves bytes both ways, and each must arrive as it was sent.
+fn assert_exact(what: &str, by: By, host: &Host, target: SocketAddr, bytes: u64) -> Result<()> {
+    for upload in [true, false] {
+        let begin = clock::now();
+        let finding = by.probe(
+            host,
+            &Probe::Bulk {
+                target,
+                bytes,
+                upload,
+            },
+        )?;
+        let way = if upload { "up" } else { "down" };
+        let rate = u128::from(bytes) / begin.elapsed().as_micros().max(1);
+        println!(
+            "{what}, {by:?} hook, {target}: {bytes} bytes {way}, {rate} MB/s, wrong {}",
+            finding.wrong_bytes
+        );
+        ensure!(finding.is_clean(1), "{what}, {target}, {way}: {finding:?}");
+    }
+    Ok(())
+}
+
+/// Nobody in the lab got a packet with a wrong checksum.
+fn assert_checksums(world: &World) -> Result<()> {
+    for host in world.hosts() {
+        let counters = Counters::of(host)?;
+        ensure!(counters.bad_checksums == 0, "{} got {counters:?}", host.name());
+    }
+    println!("wrong checksums: none on {} machines", world.hosts().len());
+    Ok(())
+}
+
+/// What a machine believes of the way to an address.
+fn path_mtu(host: &Host, target: IpAddr) -> Result<String> {
+    let route = host.sh(&format!("ip route get {target}"))?;
+    let mut words = route.split_whitespace().skip_while(|word| *word != "mtu").skip(1);
+    Ok(words.next().unwrap_or("of the interface").to_owned())
+}
+
+fn forget_path_mtus(world: &World) -> Result<()> {
+    for host in world.hosts() {
+        host.sh("ip -4 route flush cache; ip -6 route flush cache")?;
+    }
+    Ok(())
+}
+
+/// A small link: this machine may send only so much towards these networks.
+struct SmallLink<'w> {
+    host: &'w Host,
+    routes: Vec<String>,
+}
+
+impl<'w> SmallLink<'w> {
+    fn new(host: &'w Host, destinations: &[String]) -> Result<Self> {
+        let mut routes = Vec::new();
+        for destination in destinations {
+            let family = if destination.contains(':') { "-6" } else { "-4" };
+            // A route of the lab if there is one for just this, else that by which it goes now.
+            let mut route = host.sh(&format!("ip {family} route show exact {destination}"))?;
+            if route.trim().is_empty() {
+                let (address, _) = destination.split_once('/').unwrap_or((destination, ""));
+                let interface = host.sh(&format!("ip {family} route get {address} | grep -o 'dev [^ ]*'"))?;
+                route = format!("{destination} {interface}");
+            }
+            let route: Vec<_> = route
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+                .collect();
+            let route = route
+                .join(" ")
+                .replace(" pref medium", "")
+                .replace(" linkdown", "");
+            host.sh(&format!("ip {family} route replace {route} mtu lock {SMALL}"))?;
+            routes.push(format!("ip {family} route replace {route}"));
+        }
+        Ok(Self { host, routes })
+    }
+
+    fn remove(self) -> Result<()> {
+        for route in self.routes {
+            self.host.sh(&route)?;
+        }
+        Ok(())
+    }
+}
+
+fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
+    const BYTES: u64 = 3_000_000;
+    let world = world(prefix, no_offloads)?;
+    let [_, _, web_3] = &world.web;
+    let _bulk = Bulk::serve(web_3, BULK)?;
+    let to_pods_of_2 = ["10.244.2.0/24".to_owned(), "fd00:10:244:2::/64".to_owned()];
+    let to_pods_of_1 = ["10.244.1.0/24".to_owned(), "fd00:10:244:1::/64".to_owned()];
+    let to_web_3 = [format!("{}/32", web_3.v4()), format!("{}/128", web_3.v6())];
+    let to_client = [
+        format!("{}/32", world.client.v4()),
+        format!("{}/128", world.client.v6()),
+    ];
+    let to_outside = [
+        format!("{}/32", world.outside.v4()),
+        format!("{}/128", world.outside.v6()),
+    ];
+    let (n1, n2) = (world.n1.host(), world.n2.host());
+    // Where, towards whom, whether the client is inside, and whether it is small on the way up.
+    for (what, host, destinations, inside, up) in [
+        ("small link from node 1 to node 2", n1, &to_pods_of_2, true, true),
+        ("small link from node 2 to the backend", n2, &to_web_3, true, true),
+        ("small link from node 2 to node 1", n2, &to_pods_of_1, true, false),
+        (
+            "small link from node 1 to the client",
+            n1,
+            &to_client,
+            true,
+            false,
+        ),
+        ("small link from node 1 to node 2", n1, &to_pods_of_2, false, true),
+        (
+            "small link from node 2 to the backend",
+            n2,
+            &to_web_3,
+            false,
+            true,
+        ),
+        (
+            "small link from node 1 to the outside",
+            n1,
+            &to_outside,
+            false,
+            false,
+        ),
+    ] {
+        forget_path_mtus(&world)?;
+        let link = SmallLink::new(host, destinations)?;
+        let (client, targets) = if inside {
+            (world.client.host(), BULK_THERE.tcp())
+        } else {
+            (&world.outside, world.at_n1(BULK_THERE.node_tcp()))
+        };
+        for target in targets {
+            assert_exact(what, By::Packet, client, target, BYTES)?;
+            let found = path_mtu(client, target.ip())?;
+            println!("  the client's path MTU: {found}");
+            // What is small only for the answers is the backend's to find.
+            ensure!(up == (found == SMALL.to_string()), "{what}, {target}: {found}");
+        }
+        link.remove()?;
+    }
+    assert_checksums(&world)
+}
+
+#[test]
+fn path_mtu_is_found_with_offloads() -> Result<()> {
+    if !can_run(&["ip"]) {
+        return Ok(());
+    }
+    path_mtu_is_found("pmtuon", false)
+}
+
+#[test]
+fn path_mtu_is_found_without_offloads() -> Result<()> {
+    if !can_run(&["ethtool"]) {
+        return Ok(());
+    }
+    path_mtu_is_found("pmtuoff", true)
+}
+
+fn twenty_megabytes(prefix: &str, no_offloads: bool) -> Result<()> {
+    const BYTES: u64 = 20_000_000;
+    let world = world(prefix, no_offloads)?;
+    let [web_1, _, web_3] = &world.web;
+    let _bulks = [Bulk::serve(web_1, BULK)?, Bulk::serve(web_3, BULK)?];
+    for service in [BULK_HERE, BULK_THERE] {
+        for target in service.tcp() {
+            assert_exact("pod", By::Packet, &world.client, target, BYTES)?;
+            assert_exact("pod", By::Socket, &world.client, target, BYTES)?;
+        }
+        for target in world.at_n1(service.node_tcp()) {
+            assert_exact("outside", By::Packet, &world.outside, target, BYTES)?;
+        }
+    }
+    for target in BULK_HERE.tcp() {
+        assert_exact("hairpin", By::Packet, web_1, target, BYTES)?;
+    }
+    assert_checksums(&world)
+}
+
+#[test]
+fn twenty_megabytes_arrive_as_sent_with_offloads() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    twenty_megabytes("bulkon", false)
+}
+
+#[test]
+fn twenty_megabytes_arrive_as_sent_without_offloads() -> Result<()> {
+    if !can_run(&["ethtool"]) {
+        return Ok(());
+    }
+    twenty_megabytes("bulkoff", true)
+}
+
+fn datagrams(prefix: &str, no_offloads: bool) -> Result<()> {
+    let world = world(prefix, no_offloads)?;
+    let [web_1, ..] = &world.web;
+    let local = SOLO.udp().map(|target| (world.client.host(), target, true));
+    let remote = REMOTE.udp().map(|target| (world.client.host(), target, true));
+    let hairpin = SOLO.udp().map(|target| (web_1.host(), target, true));
+    let outside_local = world
+        .at_n1(SOLO.node_udp())
+        .map(|target| (&world.outside, target, false));
+    let outside_remote = world
+        .at_n1(REMOTE.node_udp())
+        .map(|target| (&world.outside, target, false));
+    for (host, target, pod) in [local, remote, hairpin, outside_local, outside_remote]
+        .into_iter()
+        .flatten()
+    {
+        for size in [1, 1_400, 1_473, 8_000, 40_000] {
+            for connected in [false, true] {
+                for by in By::BOTH {
+                    if by == By::Socket && !pod {
+                        continue;
+                    }
+                    let probe = Probe::Datagrams {
+                        target,
+                        size,
+                        count: 20,
+                        connected,
+                    };
+                    let finding = by.probe(host, &probe)?;
+                    ensure!(
+                        finding.is_clean(20),
+                        "{} {by:?} {probe:?}: {finding:?}",
+                        host.name()
+                    );
+                }
+            }
+        }
+        println!(
+            "{} to {target}, {}: 1 to 40000 bytes, there and back",
+            host.name(),
+            family(target)
+        );
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_checksums(&world)
+}
+
+#[test]
+fn fragments_arrive_with_offloads() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    datagrams("fragon", false)
+}
+
+#[test]
+fn fragments_arrive_without_offloads() -> Result<()> {
+    if !can_run(&["ethtool"]) {
+        return Ok(());
+    }
+    datagrams("fragoff", true)
+}
