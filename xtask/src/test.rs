@@ -82,6 +82,11 @@ impl Suite {
         }
     }
 
+    /// Whether none of its tests can do without; the scenarios have a fake kernel as well.
+    fn needs_root(self) -> bool {
+        matches!(self, Self::Support | Self::Packet | Self::Node)
+    }
+
     /// Its tests share one machine's devices, cgroups and clocks, so they take turns.
     fn takes_turns(self) -> bool {
         matches!(self, Self::Support | Self::Node)
@@ -153,10 +158,12 @@ fn chosen(named: &[Suite]) -> Result<Vec<Suite>> {
 }
 
 fn run_suite(suite: Suite, args: &Args) -> Result<(Count, bool)> {
-    if suite.folder().is_some() {
-        if packages::is_root() {
-            packages::need(suite.commands())?;
-        }
+    let root = packages::is_root();
+    if suite.needs_root() && !root {
+        return without_root(suite, args);
+    }
+    if suite.folder().is_some() && root {
+        packages::need(suite.commands())?;
         build::all()?;
     }
     // Built apart, so that cargo shows its progress as on any terminal.
@@ -173,6 +180,21 @@ fn run_suite(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     }
     let (said, green) = tee(tests)?;
     Ok((Count::read(&said), green))
+}
+
+/// Nothing is built for tests that could only say that they need root; the suite counts as one that was skipped.
+fn without_root(suite: Suite, args: &Args) -> Result<(Count, bool)> {
+    if args.require_root {
+        bail!("needs root, and REQUIRE_ROOT is set");
+    }
+    eprintln!("\nSKIP: {} needs root: sudo ./x test {0}", suite.name());
+    Ok((
+        Count {
+            skipped: 1,
+            ..Count::default()
+        },
+        true,
+    ))
 }
 
 fn cargo_test(suite: Suite) -> Result<Command> {
