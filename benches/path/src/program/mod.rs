@@ -145,18 +145,7 @@ pub(crate) fn measure(object: &Path, cpu: usize, quick: bool) -> Result<Programs
     let (rounds, repeat) = if quick { (3, 10_000) } else { (11, 200_000) };
     let lab = weir_lab::Lab::new("bench-program")?;
     let node = lab.node("programs", weir_lab::NodeOptions::default())?;
-    let bytes =
-        std::fs::read(object).context("cannot read it: run `./x build`, or name it with WEIR_BPF_OBJECT")?;
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(node.bpffs())
-        .load(&bytes)?;
-    for name in PROGRAMS {
-        let program: &mut SchedClassifier = ebpf
-            .program_mut(name)
-            .with_context(|| format!("the object has no {name}"))?
-            .try_into()?;
-        program.load().with_context(|| format!("loading {name}"))?;
-    }
+    let ebpf = load(object, node.bpffs())?;
     let mut rows = Rows::open(node.bpffs())?;
     rows.write()?;
     let empty = sys::empty_classifier()?;
@@ -201,6 +190,21 @@ pub(crate) fn measure(object: &Path, cpu: usize, quick: bool) -> Result<Programs
         cases: timings,
         sizes,
     })
+}
+
+/// Loads the object and its programs, with the maps pinned in `pins`.
+fn load(object: &Path, pins: &Path) -> Result<aya::Ebpf> {
+    let bytes =
+        std::fs::read(object).context("cannot read it: run `./x build`, or name it with WEIR_BPF_OBJECT")?;
+    let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(&bytes)?;
+    for name in PROGRAMS {
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(name)
+            .with_context(|| format!("the object has no {name}"))?
+            .try_into()?;
+        program.load().with_context(|| format!("loading {name}"))?;
+    }
+    Ok(ebpf)
 }
 
 fn cases_first(cases: &[Case]) -> Result<Vec<u8>> {
