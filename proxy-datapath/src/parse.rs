@@ -123,17 +123,23 @@ const MAX_OFFSET: usize = 448;
 #[inline(always)]
 pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
     let (kind, l3) = if place.ethernet {
-        let Some(kind) = packet.load::<2>(offset_of!(EthHdr, ether_type)) else { return Network::Malformed };
+        let Some(kind) = packet.load::<2>(offset_of!(EthHdr, ether_type)) else {
+            return Network::Malformed;
+        };
         if kind == VLAN || kind == VLAN_OUTER {
             let at = EthHdr::LEN + offset_of!(VlanHdr, ether_type);
-            let Some(kind) = packet.load::<2>(at) else { return Network::Malformed };
+            let Some(kind) = packet.load::<2>(at) else {
+                return Network::Malformed;
+            };
             (kind, EthHdr::LEN + VlanHdr::LEN)
         } else {
             (kind, EthHdr::LEN)
         }
     } else {
         // A device without a link header: the version says it (RFC 791, RFC 8200).
-        let Some([first, _]) = packet.load::<2>(0) else { return Network::Malformed };
+        let Some([first, _]) = packet.load::<2>(0) else {
+            return Network::Malformed;
+        };
         (if first >> 4 == 6 { IPV6 } else { IPV4 }, 0)
     };
     match kind {
@@ -145,8 +151,24 @@ pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
 
 #[inline(always)]
 fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
-    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(l3) else { return Network::Malformed };
-    let [version, _, len_a, len_b, id_a, id_b, frag_a, frag_b, _, protocol, _, _, addresses @ ..] = header;
+    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(l3) else {
+        return Network::Malformed;
+    };
+    let [
+        version,
+        _,
+        len_a,
+        len_b,
+        id_a,
+        id_b,
+        frag_a,
+        frag_b,
+        _,
+        protocol,
+        _,
+        _,
+        addresses @ ..,
+    ] = header;
     let [s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d] = addresses;
     let header_length = usize::from(version & 0x0f) * 4;
     if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
@@ -226,14 +248,20 @@ fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
         return Content::Other;
     }
     let l4 = usize::from(s.packet.l4);
-    let Some([kind, _]) = packet.load::<2>(l4) else { return Content::Malformed };
+    let Some([kind, _]) = packet.load::<2>(l4) else {
+        return Content::Malformed;
+    };
     if !is_error(s.packet.family, kind) {
         return Content::Other;
     }
     s.outer_source = s.key.source;
     s.outer_destination = s.key.destination;
     let inner = l4 + Icmpv4Hdr::LEN;
-    if s.packet.family == 4 { inner_ipv4(packet, inner, s) } else { inner_ipv6(packet, inner, s) }
+    if s.packet.family == 4 {
+        inner_ipv4(packet, inner, s)
+    } else {
+        inner_ipv6(packet, inner, s)
+    }
 }
 
 #[inline(always)]
@@ -251,7 +279,9 @@ fn ports(packet: &impl Packet, protocol: u8, s: &mut Scratch) -> Content {
         s.packet.tcp_header = (offset >> 4) * 4;
         s.packet.tcp_flags = flags;
     } else {
-        let Some([s_a, s_b, d_a, d_b, _, _, _, _]) = packet.load::<8>(l4) else { return Content::Malformed };
+        let Some([s_a, s_b, d_a, d_b, _, _, _, _]) = packet.load::<8>(l4) else {
+            return Content::Malformed;
+        };
         s.key.source_port = u16::from_be_bytes([s_a, s_b]);
         s.key.destination_port = u16::from_be_bytes([d_a, d_b]);
     }
@@ -266,7 +296,9 @@ fn extension_headers(packet: &impl Packet, s: &mut Scratch) -> bool {
     for _ in 0..EXTENSION_HEADERS {
         let length = match next {
             0 | 43 | 60 => {
-                let Some([following, units]) = packet.load::<2>(at) else { return false };
+                let Some([following, units]) = packet.load::<2>(at) else {
+                    return false;
+                };
                 next = following;
                 (usize::from(units) + 1) * 8
             }
@@ -301,13 +333,33 @@ fn extension_headers(packet: &impl Packet, s: &mut Scratch) -> bool {
 /// Errors only: queries and neighbour discovery are none of weir's business (RFC 792, RFC 4443).
 #[inline(always)]
 const fn is_error(family: u8, kind: u8) -> bool {
-    if family == 4 { matches!(kind, 3 | 11 | 12) } else { matches!(kind, 1..=4) }
+    if family == 4 {
+        matches!(kind, 3 | 11 | 12)
+    } else {
+        matches!(kind, 1..=4)
+    }
 }
 
 #[inline(always)]
 fn inner_ipv4(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
-    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(at) else { return Content::Malformed };
-    let [version, _, _, _, _, _, frag_a, frag_b, _, protocol, _, _, addresses @ ..] = header;
+    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(at) else {
+        return Content::Malformed;
+    };
+    let [
+        version,
+        _,
+        _,
+        _,
+        _,
+        _,
+        frag_a,
+        frag_b,
+        _,
+        protocol,
+        _,
+        _,
+        addresses @ ..,
+    ] = header;
     let [s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d] = addresses;
     let header_length = usize::from(version & 0x0f) * 4;
     if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
@@ -323,16 +375,29 @@ fn inner_ipv4(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
 
 #[inline(always)]
 fn inner_ipv6(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
-    let Some([version, _, _, _, _, _, next, _]) = packet.load::<8>(at) else { return Content::Malformed };
-    let Some(source) = packet.load::<16>(at + offset_of!(Ipv6Hdr, src_addr)) else { return Content::Malformed };
+    let Some([version, _, _, _, _, _, next, _]) = packet.load::<8>(at) else {
+        return Content::Malformed;
+    };
+    let Some(source) = packet.load::<16>(at + offset_of!(Ipv6Hdr, src_addr)) else {
+        return Content::Malformed;
+    };
     let Some(destination) = packet.load::<16>(at + offset_of!(Ipv6Hdr, dst_addr)) else {
         return Content::Malformed;
     };
     if version >> 4 != 6 {
         return Content::Malformed;
     }
-    let content = inner_tuple(packet, (at, Ipv6Hdr::LEN, next), (Ip::v6(source), Ip::v6(destination)), s);
-    if s.key.source.is_v4() || s.key.destination.is_v4() { Content::Malformed } else { content }
+    let content = inner_tuple(
+        packet,
+        (at, Ipv6Hdr::LEN, next),
+        (Ip::v6(source), Ip::v6(destination)),
+        s,
+    );
+    if s.key.source.is_v4() || s.key.destination.is_v4() {
+        Content::Malformed
+    } else {
+        content
+    }
 }
 
 /// Turns the quoted packet's tuple round: the error travels like an answer to it.
@@ -347,7 +412,9 @@ fn inner_tuple(
         return Content::Other;
     }
     let l4 = l3 + header;
-    let Some([s_a, s_b, d_a, d_b]) = packet.load::<4>(l4) else { return Content::Malformed };
+    let Some([s_a, s_b, d_a, d_b]) = packet.load::<4>(l4) else {
+        return Content::Malformed;
+    };
     s.key.source = destination;
     s.key.destination = source;
     s.key.source_port = u16::from_be_bytes([d_a, d_b]);

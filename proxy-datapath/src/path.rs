@@ -24,9 +24,15 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
         Network::Malformed => return Verdict::Pass(Reason::PassMalformed),
     }
     // The cheap test: most packets are for an address that weir does not know.
-    let Some(address) = tables.address(&s.key.destination) else { return Verdict::Ignore };
-    let Some(kind) = AddressKind::from_code(address.kind) else { return Verdict::Ignore };
-    let Some(config) = tables.config() else { return Verdict::Drop(Reason::DropNoConfig) };
+    let Some(address) = tables.address(&s.key.destination) else {
+        return Verdict::Ignore;
+    };
+    let Some(kind) = AddressKind::from_code(address.kind) else {
+        return Verdict::Ignore;
+    };
+    let Some(config) = tables.config() else {
+        return Verdict::Drop(Reason::DropNoConfig);
+    };
     s.key.hook = Hook::Ingress.code();
     let content = parse::transport(packet, s);
     if let Some(verdict) = not_a_connection(tables, kind, content, s) {
@@ -42,7 +48,18 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
     if content != Content::Transport {
         return unknown(kind, content);
     }
-    fresh(packet, tables, &Situation { place, config, address, kind, now }, s)
+    fresh(
+        packet,
+        tables,
+        &Situation {
+            place,
+            config,
+            address,
+            kind,
+            now,
+        },
+        s,
+    )
 }
 
 /// A packet that leaves the node's stack to an interface: only answers are of interest.
@@ -79,7 +96,12 @@ struct Situation {
 
 /// Packets that cannot begin or continue a connection; `None` for those that can.
 #[inline(always)]
-fn not_a_connection(tables: &impl Tables, kind: AddressKind, content: Content, s: &mut Scratch) -> Option<Verdict> {
+fn not_a_connection(
+    tables: &impl Tables,
+    kind: AddressKind,
+    content: Content,
+    s: &mut Scratch,
+) -> Option<Verdict> {
     match content {
         Content::Transport | Content::IcmpError => None,
         Content::LaterFragment if recall_ports(tables, s) => None,
@@ -112,7 +134,8 @@ fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
         return syn && flow::replaceable(&s.flow, now);
     }
     // UDP has no end: a flow ends when it is silent, or when its backend does not serve any more.
-    flow::expired(&s.flow, now) || !select::still_serving(tables, s.flow.backend_id, s.flow.backend_generation)
+    flow::expired(&s.flow, now)
+        || !select::still_serving(tables, s.flow.backend_id, s.flow.backend_generation)
 }
 
 /// Whether an answer to a SYN has come that this flow did not send: it is over, and its client has opened a direct
@@ -141,8 +164,11 @@ fn forget(tables: &impl Tables, s: &mut Scratch) {
 /// A packet of a known flow, in either direction.
 #[inline(always)]
 fn known(packet: &impl Packet, tables: &impl Tables, place: Place, now: u32, s: &mut Scratch) -> Verdict {
-    let direction =
-        if s.flow.direction == Direction::ToService.code() { Direction::ToService } else { Direction::FromBackend };
+    let direction = if s.flow.direction == Direction::ToService.code() {
+        Direction::ToService
+    } else {
+        Direction::FromBackend
+    };
     let reason = match (s.packet.content, direction) {
         (content, _) if content == Content::IcmpError.code() => Reason::IcmpError,
         (content, _) if content == Content::LaterFragment.code() => Reason::Fragment,
@@ -154,7 +180,11 @@ fn known(packet: &impl Packet, tables: &impl Tables, place: Place, now: u32, s: 
         remember_ports(tables, now, s);
     }
     rewrite::plan(direction, s);
-    if s.flow.nat == Nat::Source.code() { send(packet, tables, place, reason, s) } else { Verdict::Translate(reason) }
+    if s.flow.nat == Nat::Source.code() {
+        send(packet, tables, place, reason, s)
+    } else {
+        Verdict::Translate(reason)
+    }
 }
 
 /// Keeps a flow's rows alive: its state at once in both, its time once a second in the packet's own.
@@ -165,7 +195,11 @@ fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch
     if state == s.flow.state && now == s.flow.last_seen {
         return;
     }
-    let twin = if from_backend { Direction::ToService } else { Direction::FromBackend };
+    let twin = if from_backend {
+        Direction::ToService
+    } else {
+        Direction::FromBackend
+    };
     let _gone = tables.touch_flow(&s.key, now, state);
     flow::write_key(&s.flow, twin, &mut s.other);
     s.flow.state = state;
@@ -208,9 +242,19 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Serv
     if at.kind != AddressKind::Node && at.place.uplink {
         return Err(Reason::DropExternalToClusterIp);
     }
-    service::write_key(&s.key.destination, s.key.destination_port, s.key.protocol, at.kind, &mut s.service_key);
+    service::write_key(
+        &s.key.destination,
+        s.key.destination_port,
+        s.key.protocol,
+        at.kind,
+        &mut s.service_key,
+    );
     let node_ports = at.kind != AddressKind::Node || at.address.node_ports != 0;
-    let service = if node_ports { tables.service(&s.service_key) } else { None };
+    let service = if node_ports {
+        tables.service(&s.service_key)
+    } else {
+        None
+    };
     let Some(service) = service else {
         return Err(if at.kind == AddressKind::Node {
             Reason::PassNotFrontend
@@ -267,7 +311,11 @@ fn begin(
 #[inline(always)]
 fn masquerade(tables: &impl Tables, place: Place, s: &mut Scratch) -> Result<(), Reason> {
     // Length 0: only the address is asked for; whether the packet fits is asked when it is sent.
-    let query = RouteQuery { interface: place.interface, destination: s.flow.backend, length: 0 };
+    let query = RouteQuery {
+        interface: place.interface,
+        destination: s.flow.backend,
+        length: 0,
+    };
     match tables.route(&query, &mut s.route) {
         RouteResult::Found | RouteResult::TooBig => {}
         RouteResult::None => return Err(Reason::DropNoRoute),
@@ -279,7 +327,13 @@ fn masquerade(tables: &impl Tables, place: Place, s: &mut Scratch) -> Result<(),
 
 /// Sends a packet whose source was or will be an address of this node: past the stack, which would not take it.
 #[inline(always)]
-fn send(packet: &impl Packet, tables: &impl Tables, place: Place, reason: Reason, s: &mut Scratch) -> Verdict {
+fn send(
+    packet: &impl Packet,
+    tables: &impl Tables,
+    place: Place,
+    reason: Reason,
+    s: &mut Scratch,
+) -> Verdict {
     let query = RouteQuery {
         interface: place.interface,
         destination: s.edits.destination,
@@ -298,7 +352,11 @@ fn segment_length(place: Place, s: &Scratch) -> u16 {
     if place.segment == 0 {
         return s.packet.length;
     }
-    let transport = if s.packet.protocol == TCP { u32::from(s.packet.tcp_header) } else { 8 };
+    let transport = if s.packet.protocol == TCP {
+        u32::from(s.packet.tcp_header)
+    } else {
+        8
+    };
     let headers = u32::from(s.packet.l4.wrapping_sub(s.packet.l3)) + transport;
     ((headers + place.segment) & 0xffff) as u16
 }
@@ -331,7 +389,11 @@ fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
         return;
     }
     write_fragment_key(s);
-    let ports = Fragment { source_port: s.key.source_port, destination_port: s.key.destination_port, seen: now };
+    let ports = Fragment {
+        source_port: s.key.source_port,
+        destination_port: s.key.destination_port,
+        seen: now,
+    };
     tables.put_fragment(&s.fragment_key, &ports);
 }
 
@@ -339,7 +401,9 @@ fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
 #[inline(always)]
 fn recall_ports(tables: &impl Tables, s: &mut Scratch) -> bool {
     write_fragment_key(s);
-    let Some(ports) = tables.fragment(&s.fragment_key) else { return false };
+    let Some(ports) = tables.fragment(&s.fragment_key) else {
+        return false;
+    };
     if tables.now().saturating_sub(ports.seen) > flow::FRAGMENT_TIMEOUT {
         return false;
     }

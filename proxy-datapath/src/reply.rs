@@ -35,7 +35,12 @@ pub struct Reply {
 
 impl Default for Reply {
     fn default() -> Self {
-        Self { bytes: [0; MAX], length: 0, checksum_at: 0, checksum_diff: 0 }
+        Self {
+            bytes: [0; MAX],
+            length: 0,
+            checksum_at: 0,
+            checksum_diff: 0,
+        }
     }
 }
 
@@ -67,19 +72,48 @@ pub fn build(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> bool {
 fn reset(packet: &impl Packet, s: &Scratch) -> Option<[u8; 20]> {
     let [_, _, _, _, seq @ .., ack_a, ack_b, ack_c, ack_d] = packet.load::<12>(usize::from(s.packet.l4))?;
     let flags = s.packet.tcp_flags;
-    let header = s.packet.l4.wrapping_sub(s.packet.l3).wrapping_add(u16::from(s.packet.tcp_header));
+    let header = s
+        .packet
+        .l4
+        .wrapping_sub(s.packet.l3)
+        .wrapping_add(u16::from(s.packet.tcp_header));
     let payload = u32::from(s.packet.length.saturating_sub(header));
     let consumed = payload + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
     let (seq, ack, flags) = if flags & ACK != 0 {
         ([ack_a, ack_b, ack_c, ack_d], [0; 4], RST)
     } else {
-        ([0; 4], u32::from_be_bytes(seq).wrapping_add(consumed).to_be_bytes(), RST | ACK)
+        (
+            [0; 4],
+            u32::from_be_bytes(seq).wrapping_add(consumed).to_be_bytes(),
+            RST | ACK,
+        )
     };
     let [sp_a, sp_b] = s.key.destination_port.to_be_bytes();
     let [dp_a, dp_b] = s.key.source_port.to_be_bytes();
     let [s0, s1, s2, s3] = seq;
     let [a0, a1, a2, a3] = ack;
-    Some([sp_a, sp_b, dp_a, dp_b, s0, s1, s2, s3, a0, a1, a2, a3, 5 << 4, flags, 0, 0, 0, 0, 0, 0])
+    Some([
+        sp_a,
+        sp_b,
+        dp_a,
+        dp_b,
+        s0,
+        s1,
+        s2,
+        s3,
+        a0,
+        a1,
+        a2,
+        a3,
+        5 << 4,
+        flags,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ])
 }
 
 #[inline(always)]
@@ -160,8 +194,9 @@ fn header_v4(s: &mut Scratch, protocol: u8, payload: u16) {
     let [l_a, l_b] = (20 + payload).to_be_bytes();
     let [s_a, s_b, s_c, s_d] = s.key.destination.v4_bytes();
     let [d_a, d_b, d_c, d_d] = s.key.source.v4_bytes();
-    let mut header =
-        [0x45, 0, l_a, l_b, 0, 0, 0x40, 0, TTL, protocol, 0, 0, s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d];
+    let mut header = [
+        0x45, 0, l_a, l_b, 0, 0, 0x40, 0, TTL, protocol, 0, 0, s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d,
+    ];
     let check = !checksum::fold(checksum::sum_bytes(&header));
     let [_, _, _, _, _, _, _, _, _, _, check_a, check_b, ..] = &mut header;
     [*check_a, *check_b] = check.to_ne_bytes();
@@ -187,7 +222,11 @@ fn header_v6(s: &mut Scratch, protocol: u8, payload: u16) {
 #[inline(always)]
 fn pseudo_header(s: &Scratch, protocol: u8, length: u16) -> u64 {
     let sum = |ip: &Ip| {
-        if ip.is_v4() { u64::from(u32::from_ne_bytes(ip.v4_bytes())) } else { checksum::sum_ip(ip) }
+        if ip.is_v4() {
+            u64::from(u32::from_ne_bytes(ip.v4_bytes()))
+        } else {
+            checksum::sum_ip(ip)
+        }
     };
     sum(&s.key.source)
         + sum(&s.key.destination)

@@ -43,7 +43,10 @@ pub fn plan(direction: Direction, s: &mut Scratch) {
     let flow = &s.flow;
     let ((source, source_port), (destination, destination_port)) = match direction {
         Direction::ToService => ((flow.source, flow.source_port), (flow.backend, flow.backend_port)),
-        Direction::FromBackend => ((flow.frontend, flow.frontend_port), (flow.client, flow.client_port)),
+        Direction::FromBackend => (
+            (flow.frontend, flow.frontend_port),
+            (flow.client, flow.client_port),
+        ),
     };
     let key = &s.key;
     // Equal ports make no difference, and cost no checksum helper.
@@ -56,7 +59,12 @@ pub fn plan(direction: Direction, s: &mut Scratch) {
         )
     };
     if s.packet.content == Content::IcmpError.code() {
-        plan_error(direction, (source, source_port), (destination, destination_port), s);
+        plan_error(
+            direction,
+            (source, source_port),
+            (destination, destination_port),
+            s,
+        );
         return;
     }
     s.edits.source = source;
@@ -80,7 +88,11 @@ fn plan_error(direction: Direction, source: (Ip, u16), destination: (Ip, u16), s
         checksum::diff_ip(&s.key.source, &source.0) + checksum::diff_ip(&s.key.destination, &destination.0),
     );
     let masquerade = matches!(direction, Direction::ToService) && s.flow.source != s.flow.client;
-    let outer_source = if masquerade || s.outer_source == s.key.source { source.0 } else { s.outer_source };
+    let outer_source = if masquerade || s.outer_source == s.key.source {
+        source.0
+    } else {
+        s.outer_source
+    };
     s.edits.source = outer_source;
     s.edits.destination = destination.0;
     s.edits.outer_diff = checksum::fold32(
@@ -94,7 +106,12 @@ fn plan_error(direction: Direction, source: (Ip, u16), destination: (Ip, u16), s
 #[must_use = "a packet that could not be rewritten must be dropped"]
 pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
     let l3 = usize::from(parsed.l3);
-    addresses(packet, (l3, parsed.family), (&edits.source, &edits.destination), edits.outer_diff)?;
+    addresses(
+        packet,
+        (l3, parsed.family),
+        (&edits.source, &edits.destination),
+        edits.outer_diff,
+    )?;
     if parsed.later_fragment != 0 {
         return Some(());
     }
@@ -103,7 +120,11 @@ pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Opt
     }
     let l4 = usize::from(parsed.l4);
     ports(packet, l4, edits)?;
-    let at = if parsed.protocol == TCP { offset_of!(TcpHdr, check) } else { offset_of!(UdpHdr, check) };
+    let at = if parsed.protocol == TCP {
+        offset_of!(TcpHdr, check)
+    } else {
+        offset_of!(UdpHdr, check)
+    };
     packet.fix_checksum(ChecksumFix {
         at: l4 + at,
         pseudo: edits.outer_diff,
@@ -121,7 +142,12 @@ pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Opt
 #[inline(always)]
 fn apply_error(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
     let inner = (usize::from(parsed.inner_l3), parsed.family);
-    addresses(packet, inner, (&edits.inner_source, &edits.inner_destination), edits.inner_diff)?;
+    addresses(
+        packet,
+        inner,
+        (&edits.inner_source, &edits.inner_destination),
+        edits.inner_diff,
+    )?;
     ports(packet, usize::from(parsed.inner_l4), edits)?;
     let v6 = parsed.family == 6;
     let quoted = if v6 { edits.inner_diff } else { 0 };
@@ -147,7 +173,10 @@ fn addresses(
         return packet.store(at + offset_of!(Ipv6Hdr, dst_addr), destination.bytes);
     }
     let check = packet.load::<2>(at + offset_of!(Ipv4Hdr, check))?;
-    packet.store(at + offset_of!(Ipv4Hdr, check), checksum::update(check, u64::from(diff)))?;
+    packet.store(
+        at + offset_of!(Ipv4Hdr, check),
+        checksum::update(check, u64::from(diff)),
+    )?;
     packet.store(at + offset_of!(Ipv4Hdr, src_addr), source.v4_bytes())?;
     packet.store(at + offset_of!(Ipv4Hdr, dst_addr), destination.v4_bytes())
 }

@@ -26,8 +26,12 @@ pub fn backend(tables: &impl Tables, service: &Service, outside: bool) -> Result
         return Err(Reason::DropNoLocalEndpoints);
     }
     let cursor = service.id.wrapping_mul(2).wrapping_add(class);
-    let Some(turn) = tables.advance(cursor) else { return Err(Reason::DropBackendMissing) };
-    let Some(index) = turn.checked_rem(u64::from(range.count)) else { return Err(Reason::DropBackendMissing) };
+    let Some(turn) = tables.advance(cursor) else {
+        return Err(Reason::DropBackendMissing);
+    };
+    let Some(index) = turn.checked_rem(u64::from(range.count)) else {
+        return Err(Reason::DropBackendMissing);
+    };
     let slot = range.base.wrapping_add((index & 0xffff_ffff) as u32);
     // A slot that nobody wrote is there all the same in an array, and all zero.
     tables

@@ -11,7 +11,11 @@ pub fn write_key(address: &Ip, port: u16, protocol: u8, kind: AddressKind, key: 
     key.protocol = protocol;
     if matches!(kind, AddressKind::Node) {
         key.address = Ip::UNSPECIFIED;
-        key.scope = if address.is_v4() { Scope::NodePortV4.code() } else { Scope::NodePortV6.code() };
+        key.scope = if address.is_v4() {
+            Scope::NodePortV4.code()
+        } else {
+            Scope::NodePortV6.code()
+        };
     } else {
         key.address = *address;
         key.scope = Scope::Address.code();

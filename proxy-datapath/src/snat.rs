@@ -34,7 +34,9 @@ pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scra
     let count = u32::from(config.snat_ports);
     let mut at = start(&s.flow);
     for _ in 0..PROBES {
-        let Some(offset) = at.checked_rem(count) else { break };
+        let Some(offset) = at.checked_rem(count) else {
+            break;
+        };
         s.flow.source_port = config.snat_first_port.wrapping_add((offset & 0xffff) as u16);
         match claim(tables, now, s) {
             Claim::Ours => return Ok(()),

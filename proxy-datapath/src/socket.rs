@@ -4,7 +4,9 @@
 //! Connected UDP of pods is left to the packet path: a socket keeps the address that it was given until it is
 //! closed, but the packet path can turn to another backend the moment one dies.
 
-use proxy_common::{Address, AddressKind, Backend, Direction, Ip, NodeConfig, Reason, Service, ServiceKey, Socket, SocketKey};
+use proxy_common::{
+    Address, AddressKind, Backend, Direction, Ip, NodeConfig, Reason, Service, ServiceKey, Socket, SocketKey,
+};
 
 use crate::parse::{TCP, UDP};
 use crate::tables::Tables;
@@ -44,9 +46,14 @@ pub enum Answer {
 /// `connect` and `sendmsg`.
 #[inline(always)]
 pub fn to_service(tables: &impl Tables, call: &Call) -> Answer {
-    let Some(address) = tables.address(&call.address) else { return Answer::Leave };
-    let Some(kind) = AddressKind::from_code(address.kind) else { return Answer::Leave };
-    if (call.protocol != TCP && call.protocol != UDP) || (call.connect && call.protocol == UDP && !call.host) {
+    let Some(address) = tables.address(&call.address) else {
+        return Answer::Leave;
+    };
+    let Some(kind) = AddressKind::from_code(address.kind) else {
+        return Answer::Leave;
+    };
+    if (call.protocol != TCP && call.protocol != UDP) || (call.connect && call.protocol == UDP && !call.host)
+    {
         return Answer::Leave;
     }
     let service = match find(tables, call, &address, kind) {
@@ -81,7 +88,9 @@ pub fn from_backend(tables: &impl Tables, call: &Call) -> Option<(Ip, u16)> {
 /// The service that is asked for, or the answer if there is none.
 #[inline(always)]
 fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind) -> Result<Service, Answer> {
-    let Some(config) = tables.config() else { return Err(Answer::Leave) };
+    let Some(config) = tables.config() else {
+        return Err(Answer::Leave);
+    };
     if kind == AddressKind::Node && !(address.node_ports != 0 && is_node_port(&config, call.port)) {
         return Err(Answer::Leave);
     }

@@ -1,8 +1,8 @@
 //! The only look-ups of the datapath: maps, the routing table, the clock.
 
 use proxy_common::{
-    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceKey,
-    Socket, SocketKey,
+    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
+    ServiceKey, Socket, SocketKey,
 };
 
 /// The rows of the maps, and what the kernel knows. In the kernel these are helper calls; in tests, a few hash maps.

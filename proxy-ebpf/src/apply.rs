@@ -23,7 +23,12 @@ const AF_INET6: u32 = 10;
 ///
 /// A packet that goes on gets `TC_ACT_UNSPEC` (`TCX_NEXT`): programs of others behind this one have their say.
 #[inline(always)]
-pub(crate) fn verdict(verdict: Verdict, packet: &mut Skb<'_>, place: Place, s: &mut Scratch) -> (Verdict, i32) {
+pub(crate) fn verdict(
+    verdict: Verdict,
+    packet: &mut Skb<'_>,
+    place: Place,
+    s: &mut Scratch,
+) -> (Verdict, i32) {
     let done = match verdict {
         Verdict::Ignore | Verdict::Pass(_) => Some(TC_ACT_UNSPEC),
         Verdict::Drop(_) => Some(TC_ACT_SHOT),
@@ -44,14 +49,23 @@ fn redirect(s: &Scratch) -> i32 {
     let mut neighbour = Neighbour {
         nh_family: if v4 { AF_INET } else { AF_INET6 },
         __bindgen_anon_1: if v4 {
-            NextHop { ipv6_nh: [u32::from_ne_bytes(s.route.next_hop.v4_bytes()), 0, 0, 0] }
+            NextHop {
+                ipv6_nh: [u32::from_ne_bytes(s.route.next_hop.v4_bytes()), 0, 0, 0],
+            }
         } else {
-            NextHop { ipv6_nh: words(&s.route.next_hop) }
+            NextHop {
+                ipv6_nh: words(&s.route.next_hop),
+            }
         },
     };
     // SAFETY: the struct is on the stack and as large as is said.
     let action = unsafe {
-        bpf_redirect_neigh(s.route.interface, &raw mut neighbour, size_of::<Neighbour>() as i32, 0)
+        bpf_redirect_neigh(
+            s.route.interface,
+            &raw mut neighbour,
+            size_of::<Neighbour>() as i32,
+            0,
+        )
     };
     action as i32
 }
@@ -65,7 +79,11 @@ fn reply(packet: &mut Skb<'_>, place: Place, s: &mut Scratch) -> Option<i32> {
     if length == 0 || length > MAX as u32 {
         return None;
     }
-    let addresses = if place.ethernet { Some(packet.load::<12>(0)?) } else { None };
+    let addresses = if place.ethernet {
+        Some(packet.load::<12>(0)?)
+    } else {
+        None
+    };
     packet.ctx.skb.change_tail(l3 + length, 0).ok()?;
     store(packet.ctx, l3, s.reply.bytes.as_ptr(), length)?;
     if let Some([to @ .., f0, f1, f2, f3, f4, f5]) = addresses {
@@ -75,7 +93,10 @@ fn reply(packet: &mut Skb<'_>, place: Place, s: &mut Scratch) -> Option<i32> {
     }
     if s.reply.checksum_at != 0 {
         let at = (l3 + (s.reply.checksum_at & 0x7f)) as usize;
-        packet.ctx.l4_csum_replace(at, 0, u64::from(s.reply.checksum_diff), 0).ok()?;
+        packet
+            .ctx
+            .l4_csum_replace(at, 0, u64::from(s.reply.checksum_diff), 0)
+            .ok()?;
     }
     // SAFETY: numbers only.
     let action = unsafe { bpf_redirect(place.interface, 0) };
@@ -87,7 +108,13 @@ fn reply(packet: &mut Skb<'_>, place: Place, s: &mut Scratch) -> Option<i32> {
 fn store(ctx: &TcContext, at: u32, from: *const u8, length: u32) -> Option<()> {
     // SAFETY: `from` points to at least `length` bytes, which the verifier checks again.
     let result = unsafe {
-        bpf_skb_store_bytes(ctx.as_ptr().cast(), at, ptr::from_ref(&*from).cast(), length, u64::from(BPF_F_RECOMPUTE_CSUM))
+        bpf_skb_store_bytes(
+            ctx.as_ptr().cast(),
+            at,
+            ptr::from_ref(&*from).cast(),
+            length,
+            u64::from(BPF_F_RECOMPUTE_CSUM),
+        )
     };
     (result == 0).then_some(())
 }

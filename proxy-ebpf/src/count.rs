@@ -32,7 +32,9 @@ pub(crate) fn verdict(ctx: &impl EbpfContext, verdict: Verdict, place: Place, s:
     if !somebody_listens() {
         return;
     }
-    let Some(mut event) = maps::EVENTS.reserve(0) else { return };
+    let Some(mut event) = maps::EVENTS.reserve(0) else {
+        return;
+    };
     let flow = matches!(kind, EventKind::Flow);
     event.write(Event {
         time: now(),
@@ -59,7 +61,9 @@ pub(crate) fn socket(kind: EventKind, reason: Reason, frontend: (Ip, u16, u8), b
     if !somebody_listens() {
         return;
     }
-    let Some(mut event) = maps::EVENTS.reserve(0) else { return };
+    let Some(mut event) = maps::EVENTS.reserve(0) else {
+        return;
+    };
     event.write(Event {
         time: now(),
         client: Ip::UNSPECIFIED,
@@ -84,16 +88,28 @@ fn log(ctx: &impl EbpfContext, reason: Reason, interface: u32) {
     match reason {
         Reason::NewFlow => debug!(ctx, "new flow at interface {}", interface),
         Reason::DropRewrite | Reason::DropFlowTable | Reason::DropSnatPorts | Reason::DropBackendMissing => {
-            warn!(ctx, "dropped a packet at interface {}: reason {}", interface, reason.code());
+            warn!(
+                ctx,
+                "dropped a packet at interface {}: reason {}",
+                interface,
+                reason.code()
+            );
         }
-        _ => debug!(ctx, "refused a packet at interface {}: reason {}", interface, reason.code()),
+        _ => debug!(
+            ctx,
+            "refused a packet at interface {}: reason {}",
+            interface,
+            reason.code()
+        ),
     }
 }
 
 /// Whether a monitor holds a lease.
 #[inline(always)]
 fn somebody_listens() -> bool {
-    let Some(lease) = maps::MONITOR.get(0) else { return false };
+    let Some(lease) = maps::MONITOR.get(0) else {
+        return false;
+    };
     lease.until != 0 && u64::from(lease.until) > now() / 1_000_000_000
 }
 

@@ -85,7 +85,11 @@ impl<'a> Skb<'a> {
     #[inline(always)]
     fn at(&self, at: usize, size: usize) -> Option<usize> {
         let start = self.ctx.data() + (at & OFFSET_MASK);
-        if start + size > self.ctx.data_end() { None } else { Some(start) }
+        if start + size > self.ctx.data_end() {
+            None
+        } else {
+            Some(start)
+        }
     }
 }
 
@@ -141,13 +145,21 @@ impl PacketMut for Skb<'_> {
 
     #[inline(always)]
     fn fix_checksum(&mut self, fix: ChecksumFix) -> Option<()> {
-        let udp = if fix.udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let udp = if fix.udp {
+            u64::from(BPF_F_MARK_MANGLED_0)
+        } else {
+            0
+        };
         if fix.pseudo != 0 {
             let flags = udp | u64::from(BPF_F_PSEUDO_HDR) | ipv6_flag(fix.ipv6);
-            self.ctx.l4_csum_replace(fix.at, 0, u64::from(fix.pseudo), flags).ok()?;
+            self.ctx
+                .l4_csum_replace(fix.at, 0, u64::from(fix.pseudo), flags)
+                .ok()?;
         }
         if fix.payload != 0 {
-            self.ctx.l4_csum_replace(fix.at, 0, u64::from(fix.payload), udp).ok()?;
+            self.ctx
+                .l4_csum_replace(fix.at, 0, u64::from(fix.payload), udp)
+                .ok()?;
         }
         Some(())
     }
@@ -156,6 +168,8 @@ impl PacketMut for Skb<'_> {
 /// The flag that keeps `skb->csum` right for IPv6, where the kernel knows it.
 #[inline(always)]
 fn ipv6_flag(ipv6: bool) -> u64 {
-    let known = maps::CONFIG.get(0).is_some_and(|config| config.checksum_ipv6_flag != 0);
+    let known = maps::CONFIG
+        .get(0)
+        .is_some_and(|config| config.checksum_ipv6_flag != 0);
     if ipv6 && known { u64::from(BPF_F_IPV6) } else { 0 }
 }

@@ -4,7 +4,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "atomic add is an intrinsic on this target: core::sync::atomic has none")]
+#![expect(
+    internal_features,
+    reason = "atomic add is an intrinsic on this target: core::sync::atomic has none"
+)]
 #![expect(unsafe_code, reason = "kernel helpers, map pointers and packet pointers")]
 
 mod apply;

@@ -5,8 +5,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, Event, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta, MonitorLease,
-    NodeConfig, Reason, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
+    Address, Backend, BackendState, Cursor, Event, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta,
+    MonitorLease, NodeConfig, Reason, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
 };
 use proxy_datapath::Scratch;
 
@@ -17,7 +17,8 @@ use proxy_datapath::Scratch;
 /// Full:      the Service that needs the row is not programmed; its old state stays.
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
-pub(crate) static ADDRESSES: HashMap<Ip, Address, { limits::ADDRESSES }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub(crate) static ADDRESSES: HashMap<Ip, Address, { limits::ADDRESSES }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Frontend to service: replacing a row is the one publish point of a change.
 ///
@@ -26,7 +27,12 @@ pub(crate) static ADDRESSES: HashMap<Ip, Address, { limits::ADDRESSES }, { BPF_F
 /// Full:      the Service is not programmed; its old state stays.
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
-pub(crate) static SERVICES: HashMap<ServiceKey, Service, { limits::SERVICES }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub(crate) static SERVICES: HashMap<
+    ServiceKey,
+    Service,
+    { limits::SERVICES },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 /// Slot to backend; the backends of a service port are one contiguous slab, those of this node first.
 ///
@@ -62,8 +68,12 @@ pub(crate) static CURSORS: Array<Cursor, { limits::CURSORS }> = Array::new();
 /// Full:      the Service is not programmed; its old state stays.
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
-pub(crate) static SERVICE_NAMES: HashMap<u32, ServiceName, { limits::SERVICE_IDS }, { BPF_F_NO_PREALLOC as usize }> =
-    HashMap::new();
+pub(crate) static SERVICE_NAMES: HashMap<
+    u32,
+    ServiceName,
+    { limits::SERVICE_IDS },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 /// Connections of the packet path, two rows each: one for either direction, both with the whole translation.
 ///

@@ -10,8 +10,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use proxy_common::{
-    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceKey,
-    Socket, SocketKey,
+    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
+    ServiceKey, Socket, SocketKey,
 };
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
 
@@ -84,7 +84,9 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
-        let Some(row) = maps::FLOWS.get_ptr(key) else { return false };
+        let Some(row) = maps::FLOWS.get_ptr(key) else {
+            return false;
+        };
         // SAFETY: copied at once; a row that is evicted meanwhile belongs to another flow for as long as this copy
         // takes at most, which every lock-free reader of an LRU map has to live with.
         unsafe { ptr::copy_nonoverlapping(row, flow, 1) };
@@ -107,7 +109,9 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn touch_flow(&self, key: &FlowKey, last_seen: u32, state: u8) -> bool {
-        let Some(row) = maps::FLOWS.get_ptr_mut(key) else { return false };
+        let Some(row) = maps::FLOWS.get_ptr_mut(key) else {
+            return false;
+        };
         // SAFETY: as for `flow`; single aligned stores.
         unsafe {
             ptr::write_volatile(&raw mut (*row).last_seen, last_seen);
@@ -145,7 +149,9 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
-        let Some(config) = maps::CONFIG.get(0) else { return RouteResult::None };
+        let Some(config) = maps::CONFIG.get(0) else {
+            return RouteResult::None;
+        };
         // SAFETY: integers and unions of integers only: zero is a value of each.
         let mut fib: FibLookup = unsafe { mem::zeroed() };
         let v4 = query.destination.is_v4();
@@ -157,7 +163,11 @@ impl Tables for Kernel {
         } else {
             fib.__bindgen_anon_4.ipv6_dst = words(&query.destination);
         }
-        let flags = if config.fib_source != 0 { BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC } else { 0 };
+        let flags = if config.fib_source != 0 {
+            BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC
+        } else {
+            0
+        };
         // SAFETY: the context is the program's own, the struct is on the stack and as large as is said.
         let result = unsafe { bpf_fib_lookup(self.ctx, &raw mut fib, size_of::<FibLookup>() as i32, flags) };
         // SAFETY: the helper leaves numbers in every union, whichever member it used.

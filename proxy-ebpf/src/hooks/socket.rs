@@ -74,7 +74,12 @@ fn to_service(ctx: &SockAddrContext, family: Family, connect: bool) -> i32 {
         Answer::Use(address, port) => {
             write(ctx, family, &address, port);
             let frontend = (call.address, call.port, call.protocol);
-            count::socket(EventKind::Socket, Reason::SocketTranslated, frontend, (address, port));
+            count::socket(
+                EventKind::Socket,
+                Reason::SocketTranslated,
+                frontend,
+                (address, port),
+            );
             ALLOW
         }
         Answer::Refuse(reason) => fail(&call, reason, EventKind::Reject, ECONNREFUSED),
@@ -85,7 +90,12 @@ fn to_service(ctx: &SockAddrContext, family: Family, connect: bool) -> i32 {
 /// Fails the call. Before Linux 5.18 the program cannot say how, and the caller gets EPERM.
 #[inline(always)]
 fn fail(call: &Call, reason: Reason, kind: EventKind, errno: i32) -> i32 {
-    count::socket(kind, reason, (call.address, call.port, call.protocol), (Ip::UNSPECIFIED, 0));
+    count::socket(
+        kind,
+        reason,
+        (call.address, call.port, call.protocol),
+        (Ip::UNSPECIFIED, 0),
+    );
     if maps::HAVE_SET_RETVAL.load() != 0 {
         // SAFETY: a number only.
         unsafe { bpf_set_retval(-errno) };
@@ -123,7 +133,9 @@ fn read(ctx: &SockAddrContext, family: Family, connect: bool) -> Call {
             }
         };
         let port = ptr::read_volatile(&raw const (*sock).user_port) as u16;
-        let host = maps::CONFIG.get(0).is_some_and(|config| config.host_netns_cookie == bpf_get_netns_cookie(ctx.as_ptr()));
+        let host = maps::CONFIG
+            .get(0)
+            .is_some_and(|config| config.host_netns_cookie == bpf_get_netns_cookie(ctx.as_ptr()));
         Call {
             cookie: bpf_get_socket_cookie(ctx.as_ptr()),
             address,

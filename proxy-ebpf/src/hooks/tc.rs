@@ -42,7 +42,9 @@ fn egress_l3(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
-    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return TC_ACT_UNSPEC;
+    };
     // SAFETY: this CPU's row; TC hooks run with softirqs off, so nothing else uses it meanwhile.
     let s = unsafe { &mut *scratch };
     let place = place(ctx, uplink, ethernet);
@@ -55,7 +57,9 @@ fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
 
 #[inline(always)]
 fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
-    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return TC_ACT_UNSPEC;
+    };
     // SAFETY: as in `ingress`.
     let s = unsafe { &mut *scratch };
     let place = place(ctx, false, ethernet);
@@ -71,5 +75,10 @@ fn place(ctx: &TcContext, uplink: bool, ethernet: bool) -> Place {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: fields of the program's own context.
     let (interface, segment) = unsafe { ((*skb).ifindex, (*skb).gso_size) };
-    Place { interface, uplink, ethernet, segment }
+    Place {
+        interface,
+        uplink,
+        ethernet,
+        segment,
+    }
 }
