@@ -23,7 +23,7 @@ byte_enum! {
 
         /// Passed: to an address of this node, but to no frontend.
         PassNotFrontend = 16,
-        /// Passed: a protocol that weir does not serve, to one of its addresses (ICMP echo, for example).
+        /// Passed: neither TCP nor UDP, to an address of this node; or ICMP to a ClusterIP (echo, for example).
         PassProtocol = 17,
         /// Passed: a header that cannot be read, to no address of weir's.
         PassMalformed = 18,
@@ -59,6 +59,8 @@ byte_enum! {
         DropNoConfig = 57,
         /// Dropped: from outside to a ClusterIP, which is for clients of the cluster only.
         DropExternalToClusterIp = 58,
+        /// Dropped: to a ClusterIP, by a protocol that weir does not serve.
+        DropProtocol = 59,
     }
 }
 

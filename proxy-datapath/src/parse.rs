@@ -122,6 +122,9 @@ const MAX_OFFSET: usize = 448;
 /// Reads the link and network headers: addresses, family, offsets.
 #[inline(always)]
 pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
+    // Whatever is said of a packet without ports must not show those of the packet before.
+    s.key.source_port = 0;
+    s.key.destination_port = 0;
     let (kind, l3) = if place.ethernet {
         let Some(kind) = packet.load::<2>(offset_of!(EthHdr, ether_type)) else {
             return Network::Malformed;

@@ -9,7 +9,7 @@ use proxy_common::{
 };
 
 use crate::packet::Packet;
-use crate::parse::{self, ACK, Content, Network, RST, SYN, TCP};
+use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, TCP};
 use crate::scratch::{Place, Scratch};
 use crate::tables::{RouteQuery, RouteResult, Tables};
 use crate::verdict::Verdict;
@@ -106,9 +106,20 @@ fn not_a_connection(
         Content::Transport | Content::IcmpError => None,
         Content::LaterFragment if recall_ports(tables, s) => None,
         Content::LaterFragment => Some(unknown(kind, content)),
-        Content::Other => Some(Verdict::Pass(Reason::PassProtocol)),
+        Content::Other => Some(other_protocol(kind, s.packet.protocol)),
         Content::Malformed if kind == AddressKind::Node => Some(Verdict::Pass(Reason::PassMalformed)),
         Content::Malformed => Some(Verdict::Drop(Reason::DropMalformed)),
+    }
+}
+
+/// Neither TCP nor UDP: the host's own business on a node's address. A ClusterIP is on no machine: what is sent there
+/// and cannot be served could only wander between this node and its router, except ICMP, which kube-proxy leaves alone.
+#[inline(always)]
+fn other_protocol(kind: AddressKind, protocol: u8) -> Verdict {
+    if kind == AddressKind::Node || protocol == ICMP || protocol == ICMPV6 {
+        Verdict::Pass(Reason::PassProtocol)
+    } else {
+        Verdict::Drop(Reason::DropProtocol)
     }
 }
 

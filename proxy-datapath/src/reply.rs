@@ -54,7 +54,7 @@ const ICMP_AND_QUOTE: u16 = 8 + 8;
 #[inline(always)]
 pub fn build(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> bool {
     // With options the client's header cannot be quoted in the room there is.
-    if s.packet.options != 0 || s.packet.later_fragment != 0 {
+    if s.packet.options != 0 || s.packet.later_fragment != 0 || !is_one_host(&s.key.source) {
         return false;
     }
     let tcp = s.packet.protocol == TCP && !matches!(reason, Reason::RejectTooBig);
@@ -65,6 +65,19 @@ pub fn build(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> bool {
         (false, _) => unreachable_v6(packet, reason, s),
     }
     .is_some()
+}
+
+/// Whether an address can be somebody's who wants an answer (RFC 1122, 3.2.2; RFC 4443, 2.4): not a group's, nobody's,
+/// or the loopback's.
+#[inline(always)]
+fn is_one_host(address: &Ip) -> bool {
+    if address.is_v4() {
+        let [first, ..] = address.v4_bytes();
+        return matches!(first, 1..=126 | 128..=223);
+    }
+    let [first, ..] = address.bytes;
+    let [prefix @ .., _] = address.bytes;
+    first != 0xff && prefix != [0; 15]
 }
 
 /// Sequence and acknowledgement numbers and flags of a RST (RFC 9293, 3.10.7.1).

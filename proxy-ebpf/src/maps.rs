@@ -79,7 +79,7 @@ pub(crate) static SERVICE_NAMES: HashMap<
 ///
 /// Writer:    programs; agent only deletes. Reader: programs, `weir flows`.
 /// Lifecycle: born with the first packet, dies by time-out (the agent's sweeper) or by LRU.
-/// Full:      LRU evicts; the evicted half of a flow is rebuilt from the other by its next packet.
+/// Full:      LRU evicts; the next packet that finds one half rebuilds the other; a client whose half is gone gets a RST.
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, { limits::FLOWS }> = LruHashMap::new();

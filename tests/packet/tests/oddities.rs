@@ -97,8 +97,40 @@ fn data_of_a_later_fragment_is_no_header() -> Result<()> {
     later.splice(54..55, [60]);
     assert_eq!(
         from_pod(&mut pair, later)?.verdict,
-        Verdict::Pass(Reason::PassProtocol)
+        Verdict::Drop(Reason::DropProtocol)
     );
+    Ok(())
+}
+
+/// A protocol that weir does not serve: dropped on a ClusterIP, which is on no machine, and the host's business on the
+/// node's own addresses.
+#[test]
+fn another_protocol_does_not_leave_for_a_cluster_ip() -> Result<()> {
+    let mut pair = pair()?;
+    let client = (Host::Pod1.ip(false), 40_000);
+    for (destination, wanted) in [
+        (Host::Vip(40).ip(false), Verdict::Drop(Reason::DropProtocol)),
+        (Host::Node.ip(false), Verdict::Pass(Reason::PassProtocol)),
+    ] {
+        let mut sctp = Craft::tcp(client, (destination, 443), SYN).bytes(true);
+        sctp.splice(23..24, [132]);
+        assert_eq!(from_pod(&mut pair, sctp)?.verdict, wanted);
+    }
+    Ok(())
+}
+
+/// A group or nobody gets no answer (RFC 1122, 3.2.2): it would be sent to many, or to none.
+#[test]
+fn nobody_but_a_host_is_answered() -> Result<()> {
+    let mut pair = pair()?;
+    for source in [[224, 0, 0, 1], [0, 0, 0, 0], [127, 0, 0, 1], [255, 255, 255, 255]] {
+        let client = (Ip::v4(source), 40_000);
+        let refused = Craft::tcp(client, (Host::Vip(40).ip(false), 81), SYN).bytes(true);
+        assert_eq!(
+            from_pod(&mut pair, refused)?.verdict,
+            Verdict::Drop(Reason::DropUnanswerable)
+        );
+    }
     Ok(())
 }
 
