@@ -66,7 +66,7 @@ rows! {
     ServiceKey = 20,
     Service = 28,
     Cursor = 64,
-    ServiceName = 152,
+    ServiceName = 200,
     Backend = 28,
     BackendState = 16,
     FlowKey = 40,

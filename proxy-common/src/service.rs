@@ -94,7 +94,8 @@ pub struct Cursor {
 
 /// A row of `SERVICE_NAMES`, keyed by service id: what people call a service port.
 ///
-/// Lengths are those of the API: DNS labels of 63 bytes, port names of 15 (RFC 6335), zero-padded.
+/// Each text is a DNS label of at most 63 bytes, as the API has them (only the names of container ports are shorter),
+/// padded with zeros, of which there is always one.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServiceName {
@@ -103,7 +104,7 @@ pub struct ServiceName {
     /// Name of the Service.
     pub name: [u8; 64],
     /// Name of the port; empty if the Service has one unnamed port.
-    pub port_name: [u8; 16],
+    pub port_name: [u8; 64],
     /// Counts reuses of the id.
     pub generation: u32,
     /// IANA protocol number.

@@ -4,7 +4,6 @@
 use proxy_common::{FrontendKind, Protocol, Scope, ServiceKey, TrafficPolicy};
 
 use crate::address::Family;
-use crate::names;
 use crate::object::ObjectName;
 use crate::objects::{Objects, cluster_ip_key, node_port_key};
 use crate::service::{Port, Service};
@@ -15,7 +14,7 @@ use crate::traffic::{Backends, Candidates};
 pub struct PortKey {
     /// The Service.
     pub service: ObjectName,
-    /// Name of the port as the row has it, see [`names::short_port_name`]; empty if it has none.
+    /// Name of the port; empty if it has none.
     pub port: String,
     /// Its protocol.
     pub protocol: Protocol,
@@ -75,20 +74,12 @@ impl Desired {
                 if granted.is_empty() {
                     continue;
                 }
-                let short = names::short_port_name(&port.name);
                 let key = PortKey {
                     service: name.clone(),
-                    port: short,
+                    port: port.name.clone(),
                     protocol: port.protocol,
                     family,
                 };
-                if desired.ports.iter().any(|other| other.key == key) {
-                    desired.problems.push(format!(
-                        "port {:?} cannot be told from another: rename it",
-                        port.name
-                    ));
-                    continue;
-                }
                 let backends = backends(objects, name, port, family);
                 desired.ports.push(DesiredPort {
                     key,

@@ -143,6 +143,11 @@ fn read_ports(spec: &ServiceSpec, problems: &mut Vec<String>) -> Vec<Port> {
 
 fn read_port(port: &ServicePort, with_node_ports: bool, problems: &mut Vec<String>) -> Result<Port, String> {
     let name = port.name.clone().unwrap_or_default();
+    if name.len() > LONGEST_NAME {
+        return Err(format!(
+            "port {name:?} has a name of more than {LONGEST_NAME} bytes: not served; shorten it"
+        ));
+    }
     let protocol = read_protocol(port.protocol.as_deref()).map_err(|word| {
         format!("port {name:?} has protocol {word}, which weir does not serve; use TCP or UDP")
     })?;
