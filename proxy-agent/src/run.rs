@@ -92,7 +92,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
             Input::Changes(changes) => agent.observe(changes),
             Input::Snapshot(snapshot) => agent.observe_interfaces(snapshot),
-            Input::Walk(walk) => agent.model.observe(Change::FrontendsInUse(walk.frontends)),
+            Input::Walk(walk) => agent.model.observe(Change::FrontendsInUse {
+                began: walk.began,
+                frontends: walk.frontends,
+            }),
             Input::Time => {}
         }
         while let Ok(changes) = inputs.changes.try_recv() {

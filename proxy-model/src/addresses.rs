@@ -7,10 +7,12 @@
 //!
 //! A ClusterIP's row comes after its frontends and goes after them: in between, an undefined port is rejected.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use proxy_common::{Address, AddressKind, Ip, Scope, ServiceKey};
 
+use crate::ids::GRACE;
 use crate::mirror::Mirror;
 use crate::objects::Objects;
 use crate::plan::Step;
@@ -67,16 +69,49 @@ impl Planned {
     }
 }
 
-/// Which retired addresses are no longer used.
+/// Since when retired addresses are retired, and which are no longer used.
+///
+/// A walk over the flows may have passed a place before a flow was made there. So it tells something about an address
+/// only if it began when new flows could not be made any more: a grace period after the row said so, because a packet
+/// that had read the old row may still have been under way.
 #[derive(Debug, Default)]
 pub struct Addresses {
     unused: BTreeSet<Ip>,
+    /// Those that this agent retired; an earlier agent's were retired before any walk of this one.
+    retired: HashMap<Ip, Duration>,
+    /// Retired since the last look at the clock.
+    undated: Vec<Ip>,
 }
 
 impl Addresses {
+    /// The kernel has this row now.
+    pub fn written(&mut self, address: Ip, row: Address) {
+        self.deleted(address);
+        if row.kind == AddressKind::Retired.code() {
+            self.undated.push(address);
+        }
+    }
+
+    /// The kernel has no row any more.
+    pub fn deleted(&mut self, address: Ip) {
+        self.unused.remove(&address);
+        self.retired.remove(&address);
+        self.undated.retain(|other| *other != address);
+    }
+
+    /// It is so late now: what the kernel has done was done before.
+    pub fn date(&mut self, now: Duration) {
+        self.retired
+            .extend(self.undated.drain(..).map(|address| (address, now)));
+    }
+
     /// Takes in which frontend addresses live flows use; returns the retired ones that may go.
-    pub fn note_unused(&mut self, used: &BTreeSet<Ip>, mirror: &Mirror) -> Vec<Ip> {
-        self.unused = mirror.retired().difference(used).copied().collect();
+    pub fn note_walk(&mut self, began: Duration, used: &BTreeSet<Ip>, mirror: &Mirror) -> Vec<Ip> {
+        let told = |address: &Ip| {
+            let since = self.retired.get(address);
+            !self.undated.contains(address) && since.is_none_or(|since| *since + GRACE <= began)
+        };
+        self.unused = mirror.retired().difference(used).copied().filter(told).collect();
         self.unused.iter().copied().collect()
     }
 
@@ -145,4 +180,79 @@ pub fn node_ports(mirror: &Mirror, planned: &Planned) -> (u16, u16) {
         .chain(added())
         .max();
     first.zip(last).unwrap_or(crate::change::NO_NODE_PORTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Adopted;
+
+    const RETIRED: Address = Address {
+        kind: AddressKind::Retired.code(),
+        node_ports: 0,
+        reserved: 0,
+    };
+
+    /// As the model does it when the kernel has done a step.
+    fn apply(addresses: &mut Addresses, mirror: &mut Mirror, kind: AddressKind) {
+        let row = Address {
+            kind: kind.code(),
+            ..RETIRED
+        };
+        let address = Ip::v4([10, 96, 0, 1]);
+        addresses.written(address, row);
+        mirror.apply(&Step::PutAddress { address, row });
+    }
+
+    fn go(addresses: &mut Addresses, mirror: &Mirror, began: Duration, used: &[Ip]) -> Vec<Ip> {
+        addresses.note_walk(began, &used.iter().copied().collect(), mirror)
+    }
+
+    #[test]
+    fn only_a_walk_that_began_after_the_retirement_frees_an_address() {
+        let address = Ip::v4([10, 96, 0, 1]);
+        let second = Duration::from_secs;
+        let (mut addresses, mut mirror) = (Addresses::default(), Mirror::new(&Adopted::default()));
+        apply(&mut addresses, &mut mirror, AddressKind::Retired);
+        assert_eq!(
+            go(&mut addresses, &mirror, second(99), &[]),
+            [],
+            "nobody knows since when"
+        );
+        addresses.date(second(100));
+        assert_eq!(go(&mut addresses, &mirror, second(99), &[]), []);
+        assert_eq!(
+            go(&mut addresses, &mirror, second(100), &[]),
+            [],
+            "a packet may be under way"
+        );
+        assert_eq!(
+            go(&mut addresses, &mirror, second(100) + GRACE, &[address]),
+            [],
+            "in use"
+        );
+        assert_eq!(go(&mut addresses, &mirror, second(100) + GRACE, &[]), [address]);
+        assert!(addresses.unused.contains(&address));
+
+        // Before it was deleted it came back, and went again: what the walk saw is of no use any more.
+        apply(&mut addresses, &mut mirror, AddressKind::ClusterIp);
+        apply(&mut addresses, &mut mirror, AddressKind::Retired);
+        assert!(!addresses.unused.contains(&address));
+        addresses.date(second(200));
+        assert_eq!(go(&mut addresses, &mirror, second(150), &[]), []);
+    }
+
+    #[test]
+    fn what_an_earlier_agent_retired_was_retired_before_any_walk() {
+        let address = Ip::v4([10, 96, 0, 1]);
+        let adopted = Adopted {
+            addresses: vec![(address, RETIRED)],
+            ..Adopted::default()
+        };
+        let mirror = Mirror::new(&adopted);
+        assert_eq!(
+            go(&mut Addresses::default(), &mirror, Duration::ZERO, &[]),
+            [address]
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! What goes into the model: news, options, and the rows that a former agent left; and the counts that come out.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName, limits};
 
@@ -21,8 +22,13 @@ pub enum Change {
     Replace(Kind, Vec<Object>),
     /// The complete list of the addresses of the node's interfaces, without loopback and link-local ones.
     LocalAddresses(Vec<LocalAddress>),
-    /// Frontend addresses that live flows use; a retired address that is not among them is deleted.
-    FrontendsInUse(BTreeSet<Ip>),
+    /// A complete walk over the flows. A retired address that none of them uses is deleted, if the walk can tell.
+    FrontendsInUse {
+        /// When the walk began: of an address that was retired later it tells nothing. The clock of [`crate::Model::plan`].
+        began: Duration,
+        /// Frontend addresses of live flows.
+        frontends: BTreeSet<Ip>,
+    },
 }
 
 /// An address of one of the node's interfaces.

@@ -98,9 +98,9 @@ impl Model {
                 self.objects
                     .set_local(list.into_iter().map(|address| address.ip).collect(), &mut touched);
             }
-            Change::FrontendsInUse(used) => touched
+            Change::FrontendsInUse { began, frontends } => touched
                 .addresses
-                .extend(self.addresses.note_unused(&used, &self.mirror)),
+                .extend(self.addresses.note_walk(began, &frontends, &self.mirror)),
         }
         for name in touched.services {
             self.retries.hurry(&Task::Service(name.clone()));
@@ -120,6 +120,7 @@ impl Model {
     /// `now` is monotonic.
     pub fn plan(&mut self, now: Duration) -> Vec<Step> {
         self.now = self.now.max(now);
+        self.addresses.date(self.now);
         if !self.objects.synced() {
             return Vec::new();
         }
@@ -162,6 +163,8 @@ impl Model {
                 self.distrusted.names.remove(id);
             }
             Step::PutCursor { index, .. } => self.cursor_started(*index),
+            Step::PutAddress { address, row } => self.addresses.written(*address, *row),
+            Step::DeleteAddress { address } => self.addresses.deleted(*address),
             _ => {}
         }
         self.gained_room |= matches!(step, Step::DeleteService { .. } | Step::DeleteAddress { .. });

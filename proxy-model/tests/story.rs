@@ -158,7 +158,11 @@ fn change() -> impl Strategy<Value = Change> {
         1 => slices.prop_map(|list| Change::Replace(Kind::EndpointSlice, list)),
         1 => local().prop_map(move |list| Change::LocalAddresses(local_addresses(&addresses(list)))),
         1 => select(vec!["10.96.0.1", "10.96.0.2"])
-            .prop_map(|used| Change::FrontendsInUse([parse_address(used).unwrap()].into())),
+            .prop_flat_map(|used| (Just(used), 0..20_000_u64))
+            .prop_map(|(used, began)| Change::FrontendsInUse {
+                began: Duration::from_millis(began),
+                frontends: [parse_address(used).unwrap()].into(),
+            }),
     ]
 }
 
@@ -196,7 +200,7 @@ fn tell(story: &[Event], limits: Limits, one_in: u64) -> (Driver, FakeKernel) {
     for _ in 0..2 {
         driver.wait(Duration::from_secs(60));
         driver.settle(&mut kernel).unwrap();
-        driver.observe(Change::FrontendsInUse([].into()));
+        driver.walk([].into());
     }
     assert_eq!((&kernel.broken, &kernel.forbidden), (&vec![], &vec![]));
     (driver, kernel)

@@ -24,13 +24,16 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// What one complete walk found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Walk {
+    /// When it began, by the monotonic clock.
+    pub began: Duration,
     /// Rows that stay.
     pub live: usize,
     /// Rows that were deleted.
     pub expired: usize,
     /// Fragment rows that were deleted.
     pub fragments: usize,
-    /// Frontend addresses of the rows that stay: `Change::FrontendsInUse`.
+    /// Frontend addresses of the rows that stay. One that was retired after the walk began may be missing although a
+    /// flow uses it: `Change::FrontendsInUse` has both.
     pub frontends: BTreeSet<Ip>,
 }
 
@@ -49,7 +52,10 @@ impl Sweeper {
 
     /// One complete walk. `now` is asked again for each chunk, in monotonic seconds.
     pub async fn walk(&mut self, now: impl Fn() -> u32) -> Result<Walk, MapError> {
-        let mut walk = Walk::default();
+        let mut walk = Walk {
+            began: Duration::from_secs(now().into()),
+            ..Walk::default()
+        };
         let mut batches = Batches::new(CHUNK);
         loop {
             let rows = self.maps.flows.next(&mut batches)?;

@@ -1,10 +1,10 @@
 //! Plays the agent: hands changes to the model and its steps to a kernel, until nothing is left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proxy_common::Ip;
-use proxy_model::{Change, Kind, Limits, LocalAddress, Model, Object, ObjectName, Options};
+use proxy_model::{Change, GRACE, Kind, Limits, LocalAddress, Model, Object, ObjectName, Options};
 
 use crate::Kernel;
 use crate::case::Event;
@@ -98,7 +98,7 @@ impl Driver {
             Change::LocalAddresses(list) => {
                 self.local = list.iter().map(|address| address.ip).collect();
             }
-            Change::FrontendsInUse(_) => {}
+            Change::FrontendsInUse { .. } => {}
         }
         self.model.observe(change);
     }
@@ -118,7 +118,7 @@ impl Driver {
                 self.observe(Change::LocalAddresses(local_addresses(addresses)));
             }
             Event::Flows(addresses) => {
-                self.observe(Change::FrontendsInUse(addresses.iter().copied().collect()));
+                self.walk(addresses.iter().copied().collect());
             }
             Event::Restart => {
                 let rows = kernel.rows()?;
@@ -166,6 +166,15 @@ impl Driver {
             }
         }
         Err("the plans never end".to_owned())
+    }
+
+    /// The flow sweeper walks, a while after the last step, and finds flows that use these frontend addresses.
+    pub fn walk(&mut self, frontends: BTreeSet<Ip>) {
+        self.wait(GRACE);
+        self.observe(Change::FrontendsInUse {
+            began: self.now,
+            frontends,
+        });
     }
 
     /// Lets time pass.
