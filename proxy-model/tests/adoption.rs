@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::Duration;
+
 use proxy_common::{BackendRange, ServiceName};
-use proxy_model::{Adopted, Kind, Limits, Object, Step};
+use proxy_model::{Adopted, Change, Kind, Limits, Object, Step, parse_address};
 use serde_json::json;
+use weir_scenario::driver::local_addresses;
 use weir_scenario::{Driver, FakeKernel, Kernel, render};
 
 fn object(value: serde_json::Value) -> Object {
@@ -84,7 +87,7 @@ fn recover(rows: &Adopted) -> (String, Vec<Step>) {
     let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
     driver.start(&objects(), &[]);
     driver.mends = true;
-    let first = driver.model.plan(std::time::Duration::ZERO);
+    let first = driver.model.plan(Duration::ZERO);
     driver.settle(&mut kernel).unwrap();
     // Until the lie is gone the fake kernel complains about it; afterwards all promises hold.
     kernel.check().unwrap();
@@ -166,16 +169,46 @@ fn a_node_whose_objects_are_gone_is_emptied() {
     let mut kernel = holding(&rows);
     let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
     for kind in [Kind::Node, Kind::Service] {
-        driver.observe(proxy_model::Change::Replace(kind, Vec::new()));
+        driver.observe(Change::Replace(kind, Vec::new()));
         assert_eq!(
-            driver.model.plan(std::time::Duration::ZERO),
+            driver.model.plan(Duration::ZERO),
             [],
             "nothing before all lists are complete"
         );
     }
-    driver.observe(proxy_model::Change::Replace(Kind::EndpointSlice, Vec::new()));
+    driver.observe(Change::Replace(Kind::EndpointSlice, Vec::new()));
     driver.settle(&mut kernel).unwrap();
     let left = kernel.rows().unwrap();
     assert!(left.services.is_empty() && left.names.is_empty());
     assert!(left.states.iter().all(|(_, state)| state.serving == 0));
+}
+
+#[test]
+fn a_node_that_misses_one_list_is_left_alone_for_ever() {
+    let (rows, text) = good();
+    for missing in Kind::ALL {
+        let mut kernel = holding(&rows);
+        let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
+        // Whatever else comes: complete lists of the other kinds, single objects, interfaces, walks, and time.
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != missing) {
+            driver.observe(Change::Replace(kind, Vec::new()));
+        }
+        for object in objects().into_iter().take(2) {
+            driver.observe(Change::Put(object.clone()));
+            driver.observe(Change::Delete(object.kind(), object.name()));
+        }
+        driver.observe(Change::LocalAddresses(local_addresses(&[parse_address(
+            "10.96.0.1",
+        )
+        .unwrap()])));
+        driver.walk([].into());
+        for hours in [0, 1, 1000] {
+            let plan = driver.model.plan(Duration::from_secs(3600 * hours));
+            assert_eq!(plan, [], "without a list of {missing}s");
+            assert_eq!(driver.model.next_wakeup(), None);
+        }
+        driver.settle(&mut kernel).unwrap();
+        assert_eq!(kernel.tried, 0);
+        assert_eq!(render::rows(&kernel.rows().unwrap()), text);
+    }
 }
