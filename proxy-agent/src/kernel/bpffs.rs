@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, FsWord, flock, major, minor, statfs};
 use rustix::mount::{MountFlags, mount};
 
+use super::maps::OpenError;
 use super::pins::Pins;
 
 /// `BPF_FS_MAGIC` of the uapi.
@@ -102,6 +103,16 @@ pub(super) fn lock(folder: &Path) -> Result<Lock, BpffsError> {
         }),
         Err(error) => Err(failed("lock", folder)(error.into())),
     }
+}
+
+/// Takes the right to read the ring of events, which has one reader's position: two readers would share the events.
+pub(super) fn lock_events(pins: &Pins) -> Result<Lock, OpenError> {
+    let folder = pins.monitor();
+    make_private(&folder)?;
+    lock(&folder).map_err(|error| match error {
+        BpffsError::Locked { holder, .. } => OpenError::Monitored { holder },
+        other => other.into(),
+    })
 }
 
 fn check_file_system(path: &Path) -> Result<(), BpffsError> {
@@ -199,6 +210,19 @@ mod tests {
                      2: -> FLOCK  ADVISORY  WRITE 4712 00:1f:8 0 EOF\n";
         assert_eq!(find_holder(locks, "00:1f:7"), Some(4711));
         assert_eq!(find_holder(locks, "00:1f:9"), None);
+    }
+
+    #[test]
+    fn one_at_a_time_reads_events() {
+        let folder = std::env::temp_dir().join(format!("weir-monitor-{}", std::process::id()));
+        let pins = Pins::new(&folder);
+        fs::create_dir_all(pins.root()).unwrap();
+        let first = lock_events(&pins).unwrap();
+        let refused = lock_events(&pins).unwrap_err();
+        assert!(matches!(refused, OpenError::Monitored { .. }), "{refused}");
+        drop(first);
+        drop(lock_events(&pins).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, CleanupError> {
     if there {
         remove_files(&root, &mut removed)?;
         remove_folder(&pins.links(), &mut removed)?;
+        remove_folder(&pins.monitor(), &mut removed)?;
         remove_folder(&root, &mut removed)?;
         // Another version may have its maps beside ours.
         if fs::read_dir(pins.product()).is_ok_and(|mut entries| entries.next().is_none()) {

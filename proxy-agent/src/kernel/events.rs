@@ -7,12 +7,14 @@ use proxy_common::{Event, maps as names};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::bpffs::{self, Lock};
 use super::maps::{OpenError, convert};
 use super::pins::Pins;
 use super::sys;
 
-/// Reads `EVENTS`. One reader at a time sees each event: the ring has one consumer position.
+/// Reads `EVENTS`. There is one reader at a time: the ring has one consumer position.
 pub struct EventReader {
+    _lock: Lock,
     ring: AsyncFd<RingBuf<MapData>>,
 }
 
@@ -20,11 +22,12 @@ impl EventReader {
     /// Opens the pinned ring; must be called inside a tokio runtime with IO.
     pub fn open(pins: &Pins) -> Result<Self, OpenError> {
         let ring: RingBuf<MapData> = convert(pins, names::EVENTS)?;
+        let lock = bpffs::lock_events(pins)?;
         let ring = sys::readable(ring).map_err(|source| OpenError::Syscall {
             path: pins.map(names::EVENTS),
             source,
         })?;
-        Ok(Self { ring })
+        Ok(Self { _lock: lock, ring })
     }
 
     /// Throws away what was written before now, so that a new listener does not see an old one's rest.

@@ -12,7 +12,7 @@ use proxy_common::{
     NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
 };
 
-use super::bpffs::Lock;
+use super::bpffs::{BpffsError, Lock};
 use super::pins::Pins;
 use super::table::{Rows, Slots};
 
@@ -50,6 +50,17 @@ pub enum OpenError {
         /// As it should be.
         wanted: String,
     },
+    /// Somebody else reads the events.
+    #[error(
+        "another `weir monitor` listens here ({holder}), and each event goes to one listener only: end that one first"
+    )]
+    Monitored {
+        /// Who it is, as far as that can be known.
+        holder: String,
+    },
+    /// A folder of the BPF file system.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
     /// The kernel refused.
     #[error("cannot open {path}: {source}; is it on a BPF file system?")]
     Syscall {

@@ -44,6 +44,11 @@ impl Pins {
         self.root().join("links")
     }
 
+    /// An empty folder: whoever holds its lock is the one that reads the ring of events.
+    pub fn monitor(&self) -> PathBuf {
+        self.root().join("monitor")
+    }
+
     /// A link.
     pub fn link(&self, name: &str) -> PathBuf {
         self.links().join(name)
