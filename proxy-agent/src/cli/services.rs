@@ -8,7 +8,7 @@ use super::{answer, say_if_empty};
 use crate::config::ServiceFlags;
 use crate::kernel::Maps;
 
-/// Endpoints that a table shows with their counts; `-o wide` shows all.
+/// Endpoints that a table shows with their counts, as kubectl does; `weir backends` has a line for each, JSON all.
 const SHOWN: usize = 3;
 
 /// Answers.
@@ -39,8 +39,8 @@ fn table(frontends: &[Frontend], wide: bool) -> Table {
     } else {
         &[]
     };
-    let last = [if wide { "CHOSEN" } else { "CHOSEN (ENDPOINT=TIMES)" }];
-    let mut table = Table::new(header.into_iter().chain(more.iter().copied()).chain(last));
+    let last = "CHOSEN (ENDPOINT=TIMES)";
+    let mut table = Table::new(header.into_iter().chain(more.iter().copied()).chain([last]));
     for one in frontends {
         let mut row = vec![
             one.namespace.clone(),
@@ -60,7 +60,7 @@ fn table(frontends: &[Frontend], wide: bool) -> Table {
                 slots(&one.endpoints),
             ]);
         }
-        row.push(chosen(&one.endpoints, if wide { usize::MAX } else { SHOWN }));
+        row.push(chosen(&one.endpoints));
         table.push(row);
     }
     table
@@ -72,11 +72,11 @@ fn endpoints(endpoints: &[Endpoint]) -> String {
     format!("{} ({local} local)", endpoints.len())
 }
 
-/// `10.1.0.2:8080=1000,10.1.0.3:8080=1000 + 4 more...`, as kubectl shows endpoints.
-fn chosen(endpoints: &[Endpoint], most: usize) -> String {
+/// `10.1.0.2:8080=1000,10.1.0.3:8080=1000,10.1.0.4:8080=999 + 4 more...`
+fn chosen(endpoints: &[Endpoint]) -> String {
     let shown: Vec<_> = endpoints
         .iter()
-        .take(most)
+        .take(SHOWN)
         .map(|one| format!("{}={}", one.socket(), one.chosen))
         .collect();
     let mut text = shown.join(",");
@@ -143,9 +143,20 @@ mod tests {
         );
         let wide = table(&frontends, true).render(false);
         assert!(
-            wide.contains("10.1.0.4:8080=1000\n") && wide.contains("11-14"),
+            wide.contains("10.1.0.3:8080=1000 + 1 more...\n") && wide.contains("11-14"),
             "{wide}"
         );
+    }
+
+    #[test]
+    fn three_thousand_endpoints_are_one_short_line_and_all_in_json() {
+        let many = [frontend((0..3000).map(|_| endpoint(1, u64::MAX)).collect())];
+        for wide in [false, true] {
+            let text = table(&many, wide).render(false);
+            assert!(text.ends_with(" + 2997 more...\n") && text.len() < 300, "{text}");
+        }
+        let json = serde_json::to_value(&many).unwrap();
+        assert_eq!(json[0]["endpoints"].as_array().unwrap().len(), 3000);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rows of several maps, put together as people think of them: a Service's frontend with its endpoints.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use proxy_common::{
@@ -205,14 +205,14 @@ pub(super) fn names(maps: &Maps) -> Result<HashMap<u32, Name>, MapError> {
 /// All endpoints of both ranges, each once.
 fn endpoints(maps: &Maps, service: &Service) -> Result<Vec<Endpoint>, MapError> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut known = HashSet::new();
     for range in [service.cluster, service.local] {
         if inside(range, service.cluster) && !endpoints.is_empty() {
             continue;
         }
         for (slot, backend) in maps.backends(range)? {
-            let endpoint = Endpoint::new(slot, &backend, &maps.state(backend.id)?);
-            if !endpoints.iter().any(|known| known.id == endpoint.id) {
-                endpoints.push(endpoint);
+            if known.insert(backend.id) {
+                endpoints.push(Endpoint::new(slot, &backend, &maps.state(backend.id)?));
             }
         }
     }
