@@ -37,7 +37,7 @@ impl Kube {
     pub async fn connect(kubeconfig: Option<PathBuf>, node: String) -> Result<Self, SourceError> {
         let mut config = match kubeconfig {
             Some(path) => from_file(path).await?,
-            None => Config::incluster().map_err(|error| SourceError::InCluster(Box::new(error)))?,
+            None => in_cluster()?,
         };
         config.read_timeout = Some(READ_TIMEOUT);
         // A connection that waited in the pool must not have used up its time there.
@@ -67,6 +67,29 @@ impl Kube {
         let api: Api<Raw> = Api::all_with(self.client.clone(), &resource);
         Watch::new(kind, resource, api, config.timeout(WATCH_SECONDS))
     }
+}
+
+/// By the service account of the pod.
+fn in_cluster() -> Result<Config, SourceError> {
+    let config = Config::incluster().map_err(|error| SourceError::InCluster(Box::new(error)))?;
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let host = variable("KUBERNETES_SERVICE_HOST");
+    if is_cluster_ip(&host, &variable("KUBERNETES_PORT")) {
+        tracing::warn!(
+            "the agent reaches the API server by the ClusterIP {host}, which weir itself serves: should that fail, the \
+             agent never hears what would mend it; set KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT of its pod \
+             to an address and port where the API server listens"
+        );
+    }
+    Ok(config)
+}
+
+/// Whether this host is the ClusterIP of the Service `kubernetes`. The kubelet tells every pod twice: once as the host,
+/// which a manifest may set to something else, and once as `tcp://ADDRESS:PORT`, which nobody touches.
+fn is_cluster_ip(host: &str, told: &str) -> bool {
+    let socket = told.strip_prefix("tcp://").unwrap_or_default();
+    let address = socket.rsplit_once(':').map_or("", |(address, _)| address);
+    !host.is_empty() && address.trim_matches(['[', ']']) == host
 }
 
 async fn from_file(path: PathBuf) -> Result<Config, SourceError> {

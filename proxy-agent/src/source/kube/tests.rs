@@ -273,3 +273,19 @@ async fn nothing_is_forgotten_while_the_server_is_away() {
     api.state().refuse.clear();
     mirror.becomes(&[ALL[0], ALL[1]]).await;
 }
+
+#[test]
+fn the_clusterip_of_the_api_server_is_known_by_what_the_kubelet_tells() {
+    let table = [
+        ("10.96.0.1", "tcp://10.96.0.1:443", true),
+        ("fd00:96::1", "tcp://[fd00:96::1]:443", true),
+        ("192.0.2.7", "tcp://10.96.0.1:443", false),
+        ("api.example.org", "tcp://10.96.0.1:443", false),
+        ("10.96.0.1", "", false),
+        ("", "", false),
+        ("", "tcp://:443", false),
+    ];
+    for (host, told, expected) in table {
+        assert_eq!(is_cluster_ip(host, told), expected, "{host} {told}");
+    }
+}
