@@ -38,7 +38,9 @@ const NARROWEST: usize = 78;
 impl Screen {
     pub(super) fn new() -> Self {
         let stdout = std::io::stdout();
-        let width = termios::tcgetwinsize(&stdout).map_or(100, |size| usize::from(size.ws_col));
+        // A terminal that does not know its size says 0.
+        let width = termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
+        let width = if width == 0 { 100 } else { width };
         let smart = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let terminal = stdout.is_terminal() && smart && width >= NARROWEST;
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
