@@ -48,6 +48,18 @@ pub const fn replaceable(flow: &Flow, now: u32) -> bool {
     expired(flow, now) || (flow.protocol == TCP && flow.state == FlowState::Closed.code())
 }
 
+/// Whether a packet from the backend answers a SYN that this flow did not send: the flow is over, and its client has
+/// opened a direct connection to the same backend, from the same port.
+///
+/// Direct packets are not looked at, so their answers are the first to tell.
+#[inline(always)]
+pub const fn is_of_another(flow: &Flow, tcp_flags: u8, now: u32) -> bool {
+    flow.protocol == TCP
+        && flow.direction == Direction::FromBackend.code()
+        && tcp_flags & (SYN | ACK | RST) == SYN | ACK
+        && replaceable(flow, now)
+}
+
 /// The state after a packet.
 #[inline(always)]
 pub const fn next_state(state: u8, protocol: u8, from_backend: bool, tcp_flags: u8) -> u8 {
@@ -217,6 +229,22 @@ mod tests {
     fn udp_is_established_by_the_first_answer() {
         assert_eq!(next_state(0, 17, false, 0), FlowState::New.code());
         assert_eq!(next_state(0, 17, true, 0), FlowState::Established.code());
+    }
+
+    #[test]
+    fn an_answer_to_a_syn_after_the_end_is_of_another_connection() {
+        let mut flow = Flow { protocol: TCP, direction: Direction::FromBackend.code(), ..Flow::default() };
+        for (state, flags, another) in [
+            (FlowState::New, SYN | ACK, false),
+            (FlowState::Established, SYN | ACK, false),
+            (FlowState::Closed, SYN | ACK, true),
+            (FlowState::Closed, ACK, false),
+            (FlowState::Closed, ACK | FIN, false),
+            (FlowState::Closed, ACK | RST, false),
+        ] {
+            flow.state = state.code();
+            assert_eq!(is_of_another(&flow, flags, 0), another, "{state:?} {flags:#x}");
+        }
     }
 
     #[test]

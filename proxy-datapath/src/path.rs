@@ -78,7 +78,7 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
         return Verdict::Ignore;
     }
     let now = tables.now();
-    if answers_another(now, s) {
+    if s.packet.content == Content::Transport.code() && flow::is_of_another(&s.flow, s.packet.tcp_flags, now) {
         forget(tables, s);
         return Verdict::Ignore;
     }
@@ -147,19 +147,6 @@ fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
     // UDP has no end: a flow ends when it is silent, or when its backend does not serve any more.
     flow::expired(&s.flow, now)
         || !select::still_serving(tables, s.flow.backend_id, s.flow.backend_generation)
-}
-
-/// Whether an answer to a SYN has come that this flow did not send: it is over, and its client has opened a direct
-/// connection to the same backend, from the same port.
-///
-/// Direct packets are not looked at, so their answers are the first to tell.
-#[inline(always)]
-fn answers_another(now: u32, s: &Scratch) -> bool {
-    s.packet.content == Content::Transport.code()
-        && s.flow.protocol == TCP
-        && s.flow.direction == Direction::FromBackend.code()
-        && s.packet.tcp_flags & (SYN | ACK | RST) == SYN | ACK
-        && flow::replaceable(&s.flow, now)
 }
 
 /// Removes a flow that is over, so that what follows on its tuple is left alone.
