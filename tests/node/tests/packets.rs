@@ -113,6 +113,11 @@ impl<'w> SmallLink<'w> {
     }
 }
 
+/// Networks of this machine alone.
+fn only(host: &Host) -> [String; 2] {
+    [format!("{}/32", host.v4()), format!("{}/128", host.v6())]
+}
+
 fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
     const BYTES: u64 = 3_000_000;
     let world = world(prefix, no_offloads)?;
@@ -120,43 +125,17 @@ fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
     let _bulk = Bulk::serve(web_3, BULK)?;
     let to_pods_of_2 = ["10.244.2.0/24".to_owned(), "fd00:10:244:2::/64".to_owned()];
     let to_pods_of_1 = ["10.244.1.0/24".to_owned(), "fd00:10:244:1::/64".to_owned()];
-    let to_web_3 = [format!("{}/32", web_3.v4()), format!("{}/128", web_3.v6())];
-    let to_client = [
-        format!("{}/32", world.client.v4()),
-        format!("{}/128", world.client.v6()),
-    ];
-    let to_outside = [
-        format!("{}/32", world.outside.v4()),
-        format!("{}/128", world.outside.v6()),
-    ];
+    let (to_web_3, to_client, to_outside) = (only(web_3), only(&world.client), only(&world.outside));
     let (n1, n2) = (world.n1.host(), world.n2.host());
     // Where, towards whom, whether the client is inside, and whether it is small on the way up.
     for (what, host, destinations, inside, up) in [
-        ("small link from node 1 to node 2", n1, &to_pods_of_2, true, true),
-        ("small link from node 2 to the backend", n2, &to_web_3, true, true),
-        ("small link from node 2 to node 1", n2, &to_pods_of_1, true, false),
-        (
-            "small link from node 1 to the client",
-            n1,
-            &to_client,
-            true,
-            false,
-        ),
-        ("small link from node 1 to node 2", n1, &to_pods_of_2, false, true),
-        (
-            "small link from node 2 to the backend",
-            n2,
-            &to_web_3,
-            false,
-            true,
-        ),
-        (
-            "small link from node 1 to the outside",
-            n1,
-            &to_outside,
-            false,
-            false,
-        ),
+        ("from node 1 to node 2", n1, &to_pods_of_2, true, true),
+        ("from node 2 to the backend", n2, &to_web_3, true, true),
+        ("from node 2 to node 1", n2, &to_pods_of_1, true, false),
+        ("from node 1 to the client", n1, &to_client, true, false),
+        ("from node 1 to node 2", n1, &to_pods_of_2, false, true),
+        ("from node 2 to the backend", n2, &to_web_3, false, true),
+        ("from node 1 to the outside", n1, &to_outside, false, false),
     ] {
         forget_path_mtus(&world)?;
         let link = SmallLink::new(host, destinations)?;
@@ -166,7 +145,7 @@ fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
             (&world.outside, world.at_n1(BULK_THERE.node_tcp()))
         };
         for target in targets {
-            assert_exact(what, By::Packet, client, target, BYTES)?;
+            assert_exact(&format!("small link {what}"), By::Packet, client, target, BYTES)?;
             let found = path_mtu(client, target.ip())?;
             println!("  the client's path MTU: {found}");
             // What is small only for the answers is the backend's to find.

@@ -144,7 +144,7 @@ fn a_hundred_kills_under_load() -> Result<()> {
     for kill in 0..kills {
         let mut agent = start_agent(&world)?;
         // Some die long before they are ready, some in the middle, some after.
-        let pause = Duration::from_millis(u64::from(20 + kill * 37 % 1100));
+        let pause = Duration::from_millis(u64::from(20 + kill * 37 % 800));
         thread::sleep(pause);
         ensure!(agent.is_running(), "the agent ended by itself: {}", agent.log());
         died_ready += u32::from(agent.log().contains("ready services"));
