@@ -7,7 +7,7 @@ use proxy_common::{
 };
 use proxy_datapath::{Scratch, Verdict};
 
-use crate::craft::RST;
+use crate::craft::{ACK, RST, SYN};
 use crate::decode::{Decoded, decode, editable, sums};
 use crate::memory::{Frozen, Memory, Touched};
 use crate::user::{self, Arrival, Outcome, Program};
@@ -105,16 +105,7 @@ fn one_connection(touched: &Touched) -> Result<()> {
 /// A connection loses a row only when it is over, or to a fresh start of itself.
 fn replaced_in_time(memory: &Memory, touched: &Touched) -> Result<()> {
     for (old, new) in &touched.replaced {
-        let limit = match (old.protocol, FlowState::from_code(old.state)) {
-            (6, Some(FlowState::New)) => 60,
-            (6, Some(FlowState::Established)) => 86_400,
-            (6, Some(FlowState::ClientClosed | FlowState::BackendClosed)) => 3_600,
-            (6, _) => 0,
-            (_, Some(FlowState::Established)) => 180,
-            _ => 30,
-        };
-        let silent = memory.now.get().saturating_sub(old.last_seen);
-        let over = silent > limit || (old.protocol == 6 && old.state == FlowState::Closed.code());
+        let over = is_over(memory, old);
         let itself = (old.client, old.client_port, old.frontend, old.frontend_port)
             == (new.client, new.client_port, new.frontend, new.frontend_port);
         ensure!(
@@ -123,6 +114,20 @@ fn replaced_in_time(memory: &Memory, touched: &Touched) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether a connection has been silent for longer than its state allows, or has ended.
+fn is_over(memory: &Memory, row: &Flow) -> bool {
+    let limit = match (row.protocol, FlowState::from_code(row.state)) {
+        (6, Some(FlowState::New)) => 60,
+        (6, Some(FlowState::Established)) => 86_400,
+        (6, Some(FlowState::ClientClosed | FlowState::BackendClosed)) => 3_600,
+        (6, _) => 0,
+        (_, Some(FlowState::Established)) => 180,
+        _ => 30,
+    };
+    let silent = memory.now.get().saturating_sub(row.last_seen);
+    silent > limit || (row.protocol == 6 && row.state == FlowState::Closed.code())
 }
 
 /// A reply goes back to where the packet came from, whole and with right checksums.
@@ -303,7 +308,8 @@ fn there_and_back(
 }
 
 /// Whether the row for answers is there and is this connection's own. An evicted one comes back with the first packet
-/// of another second; that of a connection that is over may have gone to a new one ([`replaced_in_time`]).
+/// of another second; that of a connection that is over may have gone to a new one ([`replaced_in_time`]), or meet the
+/// SYN's answer of a direct connection, which it must leave alone.
 fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &Decoded)) -> bool {
     let (Some(asked), Some((source_port, destination_port))) = (before.ports, after.ports) else {
         return false;
@@ -322,8 +328,11 @@ fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &De
         hook: hook.code(),
         reserved: 0,
     };
+    let flags = flags(&answer.bytes, after);
+    let opens = after.protocol == 6 && flags & (SYN | ACK | RST) == SYN | ACK && hook == Hook::Egress;
     memory.flows.borrow().get(&key).is_some_and(|row| {
-        (row.client, row.client_port) == (before.source, asked.0)
+        !(opens && is_over(memory, row))
+            && (row.client, row.client_port) == (before.source, asked.0)
             && (row.frontend, row.frontend_port) == (before.destination, asked.1)
     })
 }
