@@ -328,7 +328,7 @@ fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &De
         hook: hook.code(),
         reserved: 0,
     };
-    let flags = flags(&answer.bytes, after);
+    let flags = answer.bytes.get(after.l4 + 13).copied().unwrap_or(0);
     let opens = after.protocol == 6 && flags & (SYN | ACK | RST) == SYN | ACK && hook == Hook::Egress;
     memory.flows.borrow().get(&key).is_some_and(|row| {
         !(opens && is_over(memory, row))
