@@ -280,7 +280,7 @@ fn there_and_back(
     };
     let answer = Arrival {
         program,
-        bytes: turned(&outcome.bytes, after),
+        bytes: without_syn(turned(&outcome.bytes, after), after),
         ..arrival.clone()
     };
     if !answerable(memory, &answer, (before, after)) {
@@ -297,7 +297,7 @@ fn there_and_back(
         | Verdict::Drop(Reason::DropNoRoute | Reason::DropUnanswerable) => return Ok(()),
         other => bail!("the answer at {program:?} is not translated back: {other:?}"),
     }
-    let wanted = turned(&arrival.bytes, before);
+    let wanted = without_syn(turned(&arrival.bytes, before), before);
     ensure!(
         without_zero_sums(&back.bytes, before) == without_zero_sums(&wanted, before),
         "there and back is not where it began:\n  {:02x?}\n  {:02x?}",
@@ -350,6 +350,17 @@ pub fn turned(bytes: &[u8], packet: &Decoded) -> Vec<u8> {
         exchange(&mut turned, packet.l4, 2);
     }
     turned
+}
+
+/// An answer in mid-stream: one to a SYN may be another connection's, which ends the flow (`path::answers_another`).
+fn without_syn(mut bytes: Vec<u8>, packet: &Decoded) -> Vec<u8> {
+    if packet.protocol == 6
+        && packet.ports.is_some()
+        && let Some(flags) = bytes.get_mut(packet.l4 + 13)
+    {
+        *flags &= !2;
+    }
+    bytes
 }
 
 fn exchange(bytes: &mut [u8], at: usize, size: usize) {
