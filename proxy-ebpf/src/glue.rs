@@ -15,7 +15,7 @@ use proxy_datapath::{Packet, PacketMut};
 
 use crate::maps;
 
-/// Offset of the EtherType, and the two that it is compared with.
+/// Offset of the `EtherType`, and the two that it is compared with.
 const KIND: usize = offset_of!(EthHdr, ether_type);
 const IPV4: [u8; 2] = (EtherType::Ipv4 as u16).to_ne_bytes();
 const IPV6: [u8; 2] = (EtherType::Ipv6 as u16).to_ne_bytes();

@@ -9,6 +9,15 @@
     reason = "atomic add is an intrinsic on this target: core::sync::atomic has none"
 )]
 #![expect(unsafe_code, reason = "kernel helpers, map pointers and packet pointers")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel's helpers and context fields have widths of their own; each value is known to fit"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros of the hooks hand the context over by value"
+)]
 
 mod apply;
 mod count;

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  DIR ──scan──▶ files that changed ──▶ documents ──▶ objects ──▶ what differs from the last scan ──▶ changes
-//!   ▲                                                                    
+//!   ▲
 //!   └── inotify, coalesced; and every 30 s, because a file may be a link to somewhere else
 //! ```
 //!
-//! What can go wrong costs as little as it can (docs/decisions/0020):
+//! What can go wrong costs as little as it can (docs/decisions/0011):
 //! * A broken document costs that document. While a file has one, what was loaded from the file before and is not in
 //!   it now is kept: a slip of the pen must not delete a working Service.
 //! * A folder that is missing deletes nothing.

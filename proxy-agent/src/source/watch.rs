@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Only names are remembered. An object that cannot be decoded counts as there: what was made from an earlier version
-//! of it stays (docs/decisions/0021).
+//! of it stays (docs/decisions/0012).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;

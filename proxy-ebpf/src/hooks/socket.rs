@@ -114,7 +114,7 @@ fn from_backend(ctx: &SockAddrContext, family: Family) -> i32 {
 
 /// What the program asks for.
 ///
-/// verifier: the context is read and written in whole fields ("invalid bpf_context access"), hence volatile.
+/// verifier: the context is read and written in whole fields ("invalid `bpf_context` access"), hence volatile.
 #[inline(always)]
 fn read(ctx: &SockAddrContext, family: Family, connect: bool) -> Call {
     let sock = ctx.sock_addr;

@@ -41,7 +41,7 @@ enum Verb {
 
 #[derive(clap::Args)]
 struct Connect {
-    /// ADDRESS:PORT, for IPv6 [ADDRESS]:PORT.
+    /// `ADDRESS:PORT`, for IPv6 `[ADDRESS]:PORT`.
     target: SocketAddr,
     /// Connections; 0 until SIGTERM.
     #[arg(long, default_value_t = 1)]
