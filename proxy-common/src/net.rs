@@ -39,6 +39,17 @@ impl Ip {
         }
     }
 
+    /// Whether this is `::` or, as an IPv4 address, `0.0.0.0`.
+    #[inline(always)]
+    pub const fn is_unspecified(&self) -> bool {
+        let ([a, b, c, d], _) = self.bytes.as_chunks::<4>() else {
+            return false;
+        };
+        let prefix = u32::from_ne_bytes(*c);
+        u32::from_ne_bytes(*a) | u32::from_ne_bytes(*b) | u32::from_ne_bytes(*d) == 0
+            && (prefix == 0 || prefix == u32::from_ne_bytes([0, 0, 0xff, 0xff]))
+    }
+
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {

@@ -233,7 +233,11 @@ mod tests {
 
     #[test]
     fn an_answer_to_a_syn_after_the_end_is_of_another_connection() {
-        let mut flow = Flow { protocol: TCP, direction: Direction::FromBackend.code(), ..Flow::default() };
+        let mut flow = Flow {
+            protocol: TCP,
+            direction: Direction::FromBackend.code(),
+            ..Flow::default()
+        };
         for (state, flags, another) in [
             (FlowState::New, SYN | ACK, false),
             (FlowState::Established, SYN | ACK, false),

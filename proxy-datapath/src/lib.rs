@@ -21,9 +21,11 @@
 
 pub mod checksum;
 pub mod flow;
+mod fragment;
 pub mod packet;
 pub mod parse;
 pub mod path;
+mod quote;
 pub mod reply;
 pub mod rewrite;
 pub mod scratch;

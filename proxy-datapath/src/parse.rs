@@ -13,6 +13,7 @@ use network_types::vlan::VlanHdr;
 use proxy_common::Ip;
 
 use crate::packet::Packet;
+use crate::quote;
 use crate::scratch::{Place, Scratch};
 
 /// What the headers say, beside the tuple in [`Scratch::key`].
@@ -254,16 +255,16 @@ fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
     let Some([kind, _]) = packet.load::<2>(l4) else {
         return Content::Malformed;
     };
-    if !is_error(s.packet.family, kind) {
+    if !quote::is_error(s.packet.family, kind) {
         return Content::Other;
     }
     s.outer_source = s.key.source;
     s.outer_destination = s.key.destination;
     let inner = l4 + Icmpv4Hdr::LEN;
     if s.packet.family == 4 {
-        inner_ipv4(packet, inner, s)
+        quote::ipv4(packet, inner, s)
     } else {
-        inner_ipv6(packet, inner, s)
+        quote::ipv6(packet, inner, s)
     }
 }
 
@@ -333,104 +334,9 @@ fn extension_headers(packet: &impl Packet, s: &mut Scratch) -> bool {
     true
 }
 
-/// Errors only: queries and neighbour discovery are none of weir's business (RFC 792, RFC 4443).
-#[inline(always)]
-const fn is_error(family: u8, kind: u8) -> bool {
-    if family == 4 {
-        matches!(kind, 3 | 11 | 12)
-    } else {
-        matches!(kind, 1..=4)
-    }
-}
-
-#[inline(always)]
-fn inner_ipv4(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
-    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(at) else {
-        return Content::Malformed;
-    };
-    let [
-        version,
-        _,
-        _,
-        _,
-        _,
-        _,
-        frag_a,
-        frag_b,
-        _,
-        protocol,
-        _,
-        _,
-        addresses @ ..,
-    ] = header;
-    let [s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d] = addresses;
-    let header_length = usize::from(version & 0x0f) * 4;
-    if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
-        return Content::Malformed;
-    }
-    if u16::from_be_bytes([frag_a & 0x1f, frag_b]) != 0 {
-        return Content::Other;
-    }
-    let source = Ip::v4([s_a, s_b, s_c, s_d]);
-    let destination = Ip::v4([d_a, d_b, d_c, d_d]);
-    inner_tuple(packet, (at, header_length, protocol), (source, destination), s)
-}
-
-#[inline(always)]
-fn inner_ipv6(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
-    let Some([version, _, _, _, _, _, next, _]) = packet.load::<8>(at) else {
-        return Content::Malformed;
-    };
-    let Some(source) = packet.load::<16>(at + offset_of!(Ipv6Hdr, src_addr)) else {
-        return Content::Malformed;
-    };
-    let Some(destination) = packet.load::<16>(at + offset_of!(Ipv6Hdr, dst_addr)) else {
-        return Content::Malformed;
-    };
-    if version >> 4 != 6 {
-        return Content::Malformed;
-    }
-    let content = inner_tuple(
-        packet,
-        (at, Ipv6Hdr::LEN, next),
-        (Ip::v6(source), Ip::v6(destination)),
-        s,
-    );
-    if s.key.source.is_v4() || s.key.destination.is_v4() {
-        Content::Malformed
-    } else {
-        content
-    }
-}
-
-/// Turns the quoted packet's tuple round: the error travels like an answer to it.
-#[inline(always)]
-fn inner_tuple(
-    packet: &impl Packet,
-    (l3, header, protocol): (usize, usize, u8),
-    (source, destination): (Ip, Ip),
-    s: &mut Scratch,
-) -> Content {
-    if protocol != TCP && protocol != UDP {
-        return Content::Other;
-    }
-    let l4 = l3 + header;
-    let Some([s_a, s_b, d_a, d_b]) = packet.load::<4>(l4) else {
-        return Content::Malformed;
-    };
-    s.key.source = destination;
-    s.key.destination = source;
-    s.key.source_port = u16::from_be_bytes([d_a, d_b]);
-    s.key.destination_port = u16::from_be_bytes([s_a, s_b]);
-    s.key.protocol = protocol;
-    s.packet.inner_l3 = short(l3);
-    s.packet.inner_l4 = short(l4);
-    Content::IcmpError
-}
-
 /// Offsets are small by construction: at most [`MAX_OFFSET`] and a few headers more.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "masked")]
-const fn short(offset: usize) -> u16 {
+pub(crate) const fn short(offset: usize) -> u16 {
     (offset & 0xffff) as u16
 }

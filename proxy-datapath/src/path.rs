@@ -5,9 +5,10 @@
 //! its answers come to an address of this node and are met at ingress, before the stack.
 
 use proxy_common::{
-    Address, AddressKind, Backend, Direction, FlowState, Fragment, Hook, Nat, NodeConfig, Reason, Service,
+    Address, AddressKind, Backend, Direction, FlowState, Hook, Nat, NodeConfig, Reason, Service,
 };
 
+use crate::fragment::{recall_ports, remember_ports};
 use crate::packet::Packet;
 use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, TCP};
 use crate::scratch::{Place, Scratch};
@@ -78,7 +79,8 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
         return Verdict::Ignore;
     }
     let now = tables.now();
-    if s.packet.content == Content::Transport.code() && flow::is_of_another(&s.flow, s.packet.tcp_flags, now) {
+    if s.packet.content == Content::Transport.code() && flow::is_of_another(&s.flow, s.packet.tcp_flags, now)
+    {
         forget(tables, s);
         return Verdict::Ignore;
     }
@@ -142,11 +144,17 @@ fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
     }
     if s.flow.protocol == TCP {
         let syn = s.packet.tcp_flags & (SYN | ACK | RST) == SYN;
-        return syn && flow::replaceable(&s.flow, now);
+        let established = s.flow.state == FlowState::Established.code();
+        return syn && (flow::replaceable(&s.flow, now) || (!established && is_deserted(tables, s)));
     }
     // UDP has no end: a flow ends when it is silent, or when its backend does not serve any more.
-    flow::expired(&s.flow, now)
-        || !select::still_serving(tables, s.flow.backend_id, s.flow.backend_generation)
+    flow::expired(&s.flow, now) || is_deserted(tables, s)
+}
+
+/// Whether the flow's backend does not take part in its service any more.
+#[inline(always)]
+fn is_deserted(tables: &impl Tables, s: &Scratch) -> bool {
+    !select::still_serving(tables, s.flow.backend_id, s.flow.backend_generation)
 }
 
 /// Removes a flow that is over, so that what follows on its tuple is left alone.
@@ -292,7 +300,7 @@ fn begin(
     s.flow.protocol = s.key.protocol;
     s.flow.nat = Nat::Destination.code();
     let hairpin = backend.address == s.key.source;
-    if hairpin || (at.place.uplink && backend.local == 0) {
+    if hairpin || (at.place.uplink && backend.local == 0 && !is_this_node(tables, s)) {
         masquerade(tables, at.place, s)?;
     }
     snat::reserve(tables, &at.config, at.now, s)?;
@@ -303,6 +311,15 @@ fn begin(
     }
     tables.count_chosen(backend.id);
     Ok(())
+}
+
+/// Whether a backend has an address of this node, although nobody said that it is here: a slice that was written by hand
+/// need not name the node.
+#[inline(always)]
+fn is_this_node(tables: &impl Tables, s: &Scratch) -> bool {
+    tables
+        .address(&s.flow.backend)
+        .is_some_and(|address| address.kind == AddressKind::Node.code())
 }
 
 /// The backend shall see this node: the address that the node has on the way to it.
@@ -317,6 +334,10 @@ fn masquerade(tables: &impl Tables, place: Place, s: &mut Scratch) -> Result<(),
     match tables.route(&query, &mut s.route) {
         RouteResult::Found | RouteResult::TooBig => {}
         RouteResult::None => return Err(Reason::DropNoRoute),
+    }
+    // Before Linux 6.7 the agent names the source, and a node may have none of the family.
+    if s.route.source.is_unspecified() {
+        return Err(Reason::DropNoRoute);
     }
     s.flow.source = s.route.source;
     s.flow.nat = Nat::Source.code();
@@ -378,43 +399,4 @@ fn refuse(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Verdict {
         Reason::PassNotFrontend => Verdict::Pass(reason),
         _ => Verdict::Drop(reason),
     }
-}
-
-/// Only the first fragment has ports: remember them for the others.
-#[inline(always)]
-fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
-    if s.packet.first_fragment == 0 {
-        return;
-    }
-    write_fragment_key(s);
-    let ports = Fragment {
-        source_port: s.key.source_port,
-        destination_port: s.key.destination_port,
-        seen: now,
-    };
-    tables.put_fragment(&s.fragment_key, &ports);
-}
-
-/// Gives a later fragment the ports of its first.
-#[inline(always)]
-fn recall_ports(tables: &impl Tables, s: &mut Scratch) -> bool {
-    write_fragment_key(s);
-    let Some(ports) = tables.fragment(&s.fragment_key) else {
-        return false;
-    };
-    if tables.now().saturating_sub(ports.seen) > flow::FRAGMENT_TIMEOUT {
-        return false;
-    }
-    s.key.source_port = ports.source_port;
-    s.key.destination_port = ports.destination_port;
-    true
-}
-
-#[inline(always)]
-fn write_fragment_key(s: &mut Scratch) {
-    s.fragment_key.source = s.key.source;
-    s.fragment_key.destination = s.key.destination;
-    s.fragment_key.id = s.packet.fragment_id;
-    s.fragment_key.protocol = s.key.protocol;
-    s.fragment_key.hook = s.key.hook;
 }

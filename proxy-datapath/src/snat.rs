@@ -10,6 +10,11 @@ use crate::tables::{Inserted, Tables};
 
 /// Ports that are tried before a packet is given up.
 const PROBES: u32 = 24;
+/// Of these, the tries that leave closed connections alone.
+///
+/// The backend of one may still be waiting for the last ACK: it would challenge the new connection's SYN (RFC 9293,
+/// 3.10.7.4), and the client's RST to that would end a flow that has hardly begun.
+const PATIENT_PROBES: u32 = 16;
 /// Distance between two tries: odd and prime, so that tries of neighbours do not run into each other.
 const STRIDE: u32 = 7919;
 
@@ -25,7 +30,7 @@ pub const fn in_range(config: &NodeConfig, port: u16) -> bool {
 pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scratch) -> Result<(), Reason> {
     s.flow.direction = Direction::FromBackend.code();
     if s.flow.nat == Nat::Destination.code() {
-        match claim(tables, now, s) {
+        match claim(tables, now, false, s) {
             Claim::Taken => s.flow.nat = Nat::SourcePort.code(),
             Claim::Ours => return Ok(()),
             Claim::Full => return Err(Reason::DropFlowTable),
@@ -33,12 +38,12 @@ pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scra
     }
     let count = u32::from(config.snat_ports);
     let mut at = start(&s.flow);
-    for _ in 0..PROBES {
+    for probe in 0..PROBES {
         let Some(offset) = at.checked_rem(count) else {
             break;
         };
         s.flow.source_port = config.snat_first_port.wrapping_add((offset & 0xffff) as u16);
-        match claim(tables, now, s) {
+        match claim(tables, now, probe >= PATIENT_PROBES, s) {
             Claim::Ours => return Ok(()),
             Claim::Full => return Err(Reason::DropFlowTable),
             Claim::Taken => at = at.wrapping_add(STRIDE),
@@ -54,16 +59,18 @@ enum Claim {
     Full,
 }
 
-/// Takes the row for answers if nobody else lives there.
+/// Takes the row for answers if nobody else lives there; or also if what lives there is closed.
 #[inline(always)]
-fn claim(tables: &impl Tables, now: u32, s: &mut Scratch) -> Claim {
+fn claim(tables: &impl Tables, now: u32, closed_too: bool, s: &mut Scratch) -> Claim {
     flow::write_key(&s.flow, Direction::FromBackend, &mut s.other);
     match tables.insert_flow(&s.other, &s.flow) {
         Inserted::Yes => Claim::Ours,
         Inserted::Full => Claim::Full,
         Inserted::Exists => {
             let free = tables.flow(&s.other, &mut s.found)
-                && (flow::replaceable(&s.found, now) || flow::same_connection(&s.found, &s.flow));
+                && (flow::expired(&s.found, now)
+                    || (closed_too && flow::replaceable(&s.found, now))
+                    || flow::same_connection(&s.found, &s.flow));
             if !free {
                 Claim::Taken
             } else if tables.put_flow(&s.other, &s.flow) {

@@ -206,70 +206,72 @@ mod tests {
     /// Endpoints, then local, cluster and draining ones.
     type Row<'a> = (&'a [&'a str], &'a [u8], &'a [u8], &'a [u8]);
 
+    const NONE: &[u8] = &[];
+
+    const TABLE: [Row<'static>; 14] = [
+        (&[], NONE, NONE, NONE),
+        (&["there ready", "here ready"], &[1], &[1, 0], NONE),
+        (&["here gone", "there gone"], NONE, NONE, NONE),
+        // KEP-1669: each set falls back by itself.
+        (
+            &["here terminating", "there terminating", "there gone"],
+            &[0],
+            &[0, 1],
+            NONE,
+        ),
+        (
+            &["here terminating", "there ready", "there ready"],
+            &[0],
+            &[1, 2],
+            NONE,
+        ),
+        (
+            &["here ready", "here terminating", "there terminating"],
+            &[0],
+            &[0],
+            &[1, 2],
+        ),
+        // Zone hints: all ready endpoints must have one, one must be for here; the local set does not look.
+        (
+            &["here ready zone-b", "there ready zone-a", "there ready zone-b"],
+            &[0],
+            &[1],
+            NONE,
+        ),
+        (&["here ready zone-b", "there ready zone-b"], &[0], &[0, 1], NONE),
+        (&["here ready", "there ready zone-a"], &[0], &[0, 1], NONE),
+        (
+            &["here gone", "there ready zone-a", "there ready zone-b"],
+            NONE,
+            &[1],
+            NONE,
+        ),
+        // Node hints come first, and give way to zone hints if NONE is for this node.
+        (
+            &["here ready @node zone-b", "there ready @other-node zone-a"],
+            &[0],
+            &[0],
+            NONE,
+        ),
+        (
+            &["here ready @other-node zone-b", "there ready @other-node zone-a"],
+            &[0],
+            &[1],
+            NONE,
+        ),
+        (&["here ready @node", "there ready zone-a"], &[0], &[0, 1], NONE),
+        // Without a ready endpoint there is nothing that hints could choose from.
+        (
+            &["here terminating zone-b", "there terminating zone-a"],
+            &[0],
+            &[0, 1],
+            NONE,
+        ),
+    ];
+
     #[test]
     fn readiness_hints_and_fallbacks() {
-        let none: &[u8] = &[];
-        let table: [Row; 14] = [
-            (&[], none, none, none),
-            (&["there ready", "here ready"], &[1], &[1, 0], none),
-            (&["here gone", "there gone"], none, none, none),
-            // KEP-1669: each set falls back by itself.
-            (
-                &["here terminating", "there terminating", "there gone"],
-                &[0],
-                &[0, 1],
-                none,
-            ),
-            (
-                &["here terminating", "there ready", "there ready"],
-                &[0],
-                &[1, 2],
-                none,
-            ),
-            (
-                &["here ready", "here terminating", "there terminating"],
-                &[0],
-                &[0],
-                &[1, 2],
-            ),
-            // Zone hints: all ready endpoints must have one, one must be for here; the local set does not look.
-            (
-                &["here ready zone-b", "there ready zone-a", "there ready zone-b"],
-                &[0],
-                &[1],
-                none,
-            ),
-            (&["here ready zone-b", "there ready zone-b"], &[0], &[0, 1], none),
-            (&["here ready", "there ready zone-a"], &[0], &[0, 1], none),
-            (
-                &["here gone", "there ready zone-a", "there ready zone-b"],
-                none,
-                &[1],
-                none,
-            ),
-            // Node hints come first, and give way to zone hints if none is for this node.
-            (
-                &["here ready @node zone-b", "there ready @other-node zone-a"],
-                &[0],
-                &[0],
-                none,
-            ),
-            (
-                &["here ready @other-node zone-b", "there ready @other-node zone-a"],
-                &[0],
-                &[1],
-                none,
-            ),
-            (&["here ready @node", "there ready zone-a"], &[0], &[0, 1], none),
-            // Without a ready endpoint there is nothing that hints could choose from.
-            (
-                &["here terminating zone-b", "there terminating zone-a"],
-                &[0],
-                &[0, 1],
-                none,
-            ),
-        ];
-        for (endpoints, local, cluster, draining) in table {
+        for (endpoints, local, cluster, draining) in TABLE {
             let (l, c, d) = select(endpoints);
             assert_eq!((&*l, &*c, &*d), (local, cluster, draining), "{endpoints:?}");
         }

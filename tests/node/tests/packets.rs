@@ -118,8 +118,18 @@ fn only(host: &Host) -> [String; 2] {
     [format!("{}/32", host.v4()), format!("{}/128", host.v6())]
 }
 
-fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
+/// Bytes go through whole, and the client has found the small link if it is on the way up.
+fn assert_found(what: &str, up: bool, client: &Host, target: SocketAddr) -> Result<()> {
     const BYTES: u64 = 3_000_000;
+    assert_exact(&format!("small link {what}"), By::Packet, client, target, BYTES)?;
+    let found = path_mtu(client, target.ip())?;
+    println!("  the client's path MTU: {found}");
+    // What is small only for the answers is the backend's to find.
+    ensure!(up == (found == SMALL.to_string()), "{what}, {target}: {found}");
+    Ok(())
+}
+
+fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
     let world = world(prefix, no_offloads)?;
     let [_, _, web_3] = &world.web;
     let _bulk = Bulk::serve(web_3, BULK)?;
@@ -145,11 +155,7 @@ fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
             (&world.outside, world.at_n1(BULK_THERE.node_tcp()))
         };
         for target in targets {
-            assert_exact(&format!("small link {what}"), By::Packet, client, target, BYTES)?;
-            let found = path_mtu(client, target.ip())?;
-            println!("  the client's path MTU: {found}");
-            // What is small only for the answers is the backend's to find.
-            ensure!(up == (found == SMALL.to_string()), "{what}, {target}: {found}");
+            assert_found(what, up, client, target)?;
         }
         link.remove()?;
     }

@@ -134,6 +134,28 @@ fn nobody_but_a_host_is_answered() -> Result<()> {
     Ok(())
 }
 
+/// A SYN that is sent again does not go to a backend that left meanwhile; an established connection stays with its own.
+#[test]
+fn a_syn_does_not_stick_to_a_backend_that_is_gone() -> Result<()> {
+    let mut pair = pair()?;
+    let (client, frontend) = ((Host::Pod1.ip(false), 40_000), (Host::Vip(40).ip(false), 443));
+    let syn = Craft::tcp(client, frontend, SYN).bytes(true);
+    let new = Verdict::Translate(Reason::NewFlow);
+    let known = Verdict::Translate(Reason::Forward);
+    assert_eq!(from_pod(&mut pair, syn.clone())?.verdict, new);
+    assert_eq!(from_pod(&mut pair, syn.clone())?.verdict, known);
+    for state in pair.memory.states.borrow_mut().values_mut() {
+        state.serving = 0;
+    }
+    assert_eq!(from_pod(&mut pair, syn.clone())?.verdict, new);
+    assert_eq!(
+        from_pod(&mut pair, Craft::tcp(client, frontend, ACK).bytes(true))?.verdict,
+        known
+    );
+    assert_eq!(from_pod(&mut pair, syn)?.verdict, known);
+    Ok(())
+}
+
 /// A full table costs a new connection its packet, and leaves no half of it.
 #[test]
 fn a_full_flow_table_leaves_no_half() -> Result<()> {

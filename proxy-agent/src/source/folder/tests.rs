@@ -1,3 +1,5 @@
+//! What the folder keeps, drops and says.
+
 use super::*;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,3 +1,5 @@
+//! Documents of a file, one by one.
+
 use super::*;
 
 fn names(manifest: &Manifest) -> Vec<String> {
