@@ -52,6 +52,23 @@ pub struct Parsed {
     pub fragment_id: u32,
 }
 
+impl Parsed {
+    /// Length of the packet on the wire, from the IP header on: of one segment, if it will be cut into several.
+    #[inline(always)]
+    pub fn segment_length(&self, place: Place) -> u16 {
+        if place.segment == 0 {
+            return self.length;
+        }
+        let transport = if self.protocol == TCP {
+            u32::from(self.tcp_header)
+        } else {
+            8
+        };
+        let headers = u32::from(self.l4.wrapping_sub(self.l3)) + transport;
+        ((headers + place.segment) & 0xffff) as u16
+    }
+}
+
 /// What a packet carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {

@@ -356,28 +356,13 @@ fn send(
     let query = RouteQuery {
         interface: place.interface,
         destination: s.edits.destination,
-        length: segment_length(place, s),
+        length: s.packet.segment_length(place),
     };
     match tables.route(&query, &mut s.route) {
         RouteResult::Found => Verdict::Redirect(reason),
         RouteResult::TooBig => refuse(packet, Reason::RejectTooBig, s),
         RouteResult::None => Verdict::Drop(Reason::DropNoRoute),
     }
-}
-
-/// Length of the packet on the wire, from the IP header on: of one segment, if it will be cut into several.
-#[inline(always)]
-fn segment_length(place: Place, s: &Scratch) -> u16 {
-    if place.segment == 0 {
-        return s.packet.length;
-    }
-    let transport = if s.packet.protocol == TCP {
-        u32::from(s.packet.tcp_header)
-    } else {
-        8
-    };
-    let headers = u32::from(s.packet.l4.wrapping_sub(s.packet.l3)) + transport;
-    ((headers + place.segment) & 0xffff) as u16
 }
 
 /// Turns a reason into what the client gets to feel.
