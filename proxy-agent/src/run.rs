@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use proxy_model::api::ApiNode;
-use proxy_model::{Change, Model, Object};
+use proxy_model::{Change, Kind, Model, Object};
 use rand::{Rng, SeedableRng};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -204,12 +204,17 @@ impl Agent {
     fn observe(&mut self, changes: Changes) {
         for change in changes {
             match &change {
-                Change::Replace(_, objects) => {
-                    for object in objects {
-                        self.follow_own_node(object);
+                Change::Replace(Kind::Node, objects) => {
+                    let mut own = objects.iter().filter_map(|object| self.own_addresses(object));
+                    // A complete list without it: there is nothing to wait for.
+                    self.interfaces
+                        .set_node_addresses(own.next_back().unwrap_or_default());
+                }
+                Change::Put(object) => {
+                    if let Some(own) = self.own_addresses(object) {
+                        self.interfaces.set_node_addresses(own);
                     }
                 }
-                Change::Put(object) => self.follow_own_node(object),
                 _ => {}
             }
             self.model.observe(change);
@@ -217,11 +222,10 @@ impl Agent {
     }
 
     /// The Node's addresses tell which interfaces are uplinks.
-    fn follow_own_node(&self, object: &Object) {
-        if let Object::Node(node) = object
-            && object.name().name == self.node_name
-        {
-            self.interfaces.set_node_addresses(internal_ips(node));
+    fn own_addresses(&self, object: &Object) -> Option<BTreeSet<IpAddr>> {
+        match object {
+            Object::Node(node) if object.name().name == self.node_name => Some(internal_ips(node)),
+            _ => None,
         }
     }
 
@@ -229,7 +233,9 @@ impl Agent {
         if snapshot.complete {
             self.model
                 .observe(Change::LocalAddresses(snapshot.addresses.clone()));
-            let written = self.maps.set_fallback_sources(snapshot.sources);
+            let written = self
+                .maps
+                .set_fallback_sources(snapshot.sources, snapshot.node_read);
             self.unconfigured = written.err().map(|error| chain(&error));
         }
         self.attached = snapshot;

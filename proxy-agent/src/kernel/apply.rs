@@ -39,11 +39,13 @@ impl Maps {
     }
 
     /// The source of SNAT on kernels that cannot name one (`Snapshot::sources`). Writes only what is different.
-    pub fn set_fallback_sources(&mut self, sources: Sources) -> Result<(), MapError> {
+    ///
+    /// Before the Node was read, `sources` is a guess: it fills what is empty, and replaces nothing.
+    pub fn set_fallback_sources(&mut self, sources: Sources, node_read: bool) -> Result<(), MapError> {
         let mut config = self.config.get(0)?;
         let known = (config.fallback_source_v4, config.fallback_source_v6);
-        config.fallback_source_v4 = sources.v4.unwrap_or(Ip::UNSPECIFIED);
-        config.fallback_source_v6 = sources.v6.unwrap_or(Ip::UNSPECIFIED);
+        config.fallback_source_v4 = fallback_source(known.0, sources.v4, node_read);
+        config.fallback_source_v6 = fallback_source(known.1, sources.v6, node_read);
         if known == (config.fallback_source_v4, config.fallback_source_v6) {
             return Ok(());
         }
@@ -63,5 +65,28 @@ impl Maps {
         let mut state = self.states.get(id)?;
         state.serving = 0;
         self.states.put(id, &state)
+    }
+}
+
+fn fallback_source(known: Ip, new: Option<Ip>, node_read: bool) -> Ip {
+    if node_read || known == Ip::UNSPECIFIED {
+        new.unwrap_or(Ip::UNSPECIFIED)
+    } else {
+        known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adopted_source_waits_for_the_node() {
+        let (old, new) = (Ip::v4([10, 0, 0, 1]), Ip::v4([10, 0, 0, 2]));
+        assert_eq!(fallback_source(old, Some(new), false), old);
+        assert_eq!(fallback_source(old, None, false), old);
+        assert_eq!(fallback_source(Ip::UNSPECIFIED, Some(new), false), new);
+        assert_eq!(fallback_source(old, Some(new), true), new);
+        assert_eq!(fallback_source(old, None, true), Ip::UNSPECIFIED);
     }
 }

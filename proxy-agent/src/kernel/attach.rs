@@ -13,7 +13,7 @@ use aya::Ebpf;
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 
 use super::cgroup::Cgroup;
-use super::classify::Class;
+use super::classify::{Class, Held};
 use super::clsact;
 use super::links::{self, UNFINISHED, unpin};
 use super::load::{LoadError, error_chain, program_error};
@@ -100,6 +100,17 @@ pub(super) const fn program_for(class: Class, side: Side) -> Option<&'static str
         (Class::Pod | Class::Uplink, Side::Egress) => Some("egress"),
         (Class::UplinkL3, Side::Egress) => Some("egress_l3"),
     }
+}
+
+/// The class whose ingress program has this name, which the kernel cuts.
+fn class_of(program: &str) -> Option<Class> {
+    const KEPT: usize = 15;
+    [Class::Pod, Class::Uplink, Class::UplinkL3]
+        .into_iter()
+        .find(|class| {
+            program_for(*class, Side::Ingress)
+                .is_some_and(|name| name.get(..KEPT.min(name.len())) == Some(program))
+        })
 }
 
 /// Name of the pin of a TCX link.
@@ -245,6 +256,16 @@ impl Programs {
         unpin(&self.pins.link(&tcx_name(interface, side))).map_err(|error| error.to_string())
     }
 
+    /// What an earlier agent attached to an interface.
+    pub(super) fn held(&self, interface: u32) -> Held {
+        let pin = self.pins.link(&tcx_name(interface, Side::Ingress));
+        match links::program_at(interface, Side::Ingress, &pin) {
+            Some(name) => class_of(&name).map_or(Held::Unknown, Held::As),
+            None if clsact::attached(interface, Side::Ingress) => Held::Unknown,
+            None => Held::Nothing,
+        }
+    }
+
     /// Takes our programs off an interface, wherever it is now.
     pub(super) fn detach_interface(&mut self, interface: u32) -> Result<(), AttachError> {
         for side in Side::BOTH {
@@ -285,4 +306,19 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Progra
             "the kernel object has no such program: build agent and object from the same source",
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_known_by_its_program_as_the_kernel_names_it() {
+        assert_eq!(class_of("pod_ingress"), Some(Class::Pod));
+        assert_eq!(class_of("uplink_ingress"), Some(Class::Uplink));
+        assert_eq!(class_of("uplink_l3_ingre"), Some(Class::UplinkL3));
+        for other in ["", "uplink", "egress"] {
+            assert_eq!(class_of(other), None, "{other}");
+        }
+    }
 }

@@ -13,6 +13,44 @@ pub enum Class {
     Ignored,
 }
 
+/// What is attached to an interface already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    /// Nothing of ours.
+    Nothing,
+    /// The programs for this class.
+    As(Class),
+    /// Programs of ours, but which cannot be told.
+    Unknown,
+}
+
+/// What to do about an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Decision {
+    /// See that the programs for this class are there.
+    Serve(Class),
+    /// Touch nothing.
+    Leave,
+    /// Take our programs off.
+    Release,
+}
+
+/// What to do about an interface of this class. Before the Node was read, an interface that is an uplink only by its
+/// `InternalIP` looks like something else: what an earlier agent knew then counts more than what is seen. The Node
+/// makes uplinks and never unmakes one, so an uplink is certain without it.
+pub(super) fn decide(node_read: bool, class: Class, held: impl FnOnce() -> Held) -> Decision {
+    match class {
+        Class::Uplink | Class::UplinkL3 => Decision::Serve(class),
+        Class::Ignored if node_read => Decision::Release,
+        Class::Pod if node_read => Decision::Serve(class),
+        Class::Pod | Class::Ignored => match held() {
+            Held::As(before) => Decision::Serve(before),
+            Held::Nothing if class == Class::Pod => Decision::Serve(class),
+            Held::Nothing | Held::Unknown => Decision::Leave,
+        },
+    }
+}
+
 /// Which interfaces are what, where the rules guess wrong. Globs know `*` and `?`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Rules {
@@ -230,6 +268,34 @@ mod tests {
             }),
             Class::Ignored
         );
+    }
+
+    #[test]
+    fn until_the_node_is_read_an_adopted_interface_keeps_its_class() {
+        for class in [Class::Pod, Class::Ignored] {
+            let before = |held| decide(false, class, || held);
+            assert_eq!(before(Held::As(Class::Uplink)), Decision::Serve(Class::Uplink));
+            assert_eq!(
+                before(Held::As(Class::UplinkL3)),
+                Decision::Serve(Class::UplinkL3)
+            );
+            assert_eq!(before(Held::As(Class::Pod)), Decision::Serve(Class::Pod));
+            assert_eq!(before(Held::Unknown), Decision::Leave);
+        }
+        let new = |class| decide(false, class, || Held::Nothing);
+        assert_eq!(new(Class::Pod), Decision::Serve(Class::Pod));
+        assert_eq!(new(Class::Ignored), Decision::Leave);
+        // A default route makes an uplink, whatever the Node says.
+        let uplink = decide(false, Class::Uplink, || Held::As(Class::Pod));
+        assert_eq!(uplink, Decision::Serve(Class::Uplink));
+    }
+
+    #[test]
+    fn once_the_node_is_read_its_class_is_what_an_interface_is() {
+        let after = |class| decide(true, class, || Held::As(Class::Uplink));
+        assert_eq!(after(Class::Pod), Decision::Serve(Class::Pod));
+        assert_eq!(after(Class::Uplink), Decision::Serve(Class::Uplink));
+        assert_eq!(after(Class::Ignored), Decision::Release);
     }
 
     #[test]

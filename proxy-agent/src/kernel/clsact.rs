@@ -62,6 +62,11 @@ pub(super) fn detach(interface: u32, side: Side) -> bool {
     filter(interface, side).is_ok_and(|filter| filter.detach().is_ok())
 }
 
+/// Whether our filter is there.
+pub(super) fn attached(interface: u32, side: Side) -> bool {
+    filter(interface, side).is_ok()
+}
+
 fn filter(interface: u32, side: Side) -> std::io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(interface, parent(side), priority(side), HANDLE, None)
 }

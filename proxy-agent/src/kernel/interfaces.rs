@@ -15,7 +15,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::sync::watch;
 
 use super::attach::Programs;
-use super::classify::{Class, Rules};
+use super::classify::{Class, Decision, Held, Rules, decide};
 use super::feed::{Feed, News};
 use super::network::{Effect, Network, Sources};
 
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub addresses: Vec<LocalAddress>,
     /// For `Maps::set_fallback_sources`.
     pub sources: Sources,
+    /// Whether the Node was read: before that, `sources` and the classes of interfaces are a guess.
+    pub node_read: bool,
     /// The interfaces that are not [`Class::Ignored`], by index.
     pub interfaces: Vec<Interface>,
     /// Why the socket hooks are not attached; `None` if they are.
@@ -55,7 +57,7 @@ pub struct Snapshot {
 
 /// Handle of the watcher. Dropping it ends the watcher and detaches nothing.
 pub struct Interfaces {
-    node_addresses: watch::Sender<BTreeSet<IpAddr>>,
+    node_addresses: watch::Sender<Option<BTreeSet<IpAddr>>>,
     snapshots: watch::Receiver<Snapshot>,
 }
 
@@ -63,7 +65,7 @@ impl Interfaces {
     /// Starts the watcher on a thread of its own: attaching waits for the kernel, milliseconds for each interface, and
     /// neither the main loop nor a new pod should wait for the other.
     pub fn start(programs: Programs, rules: Rules) -> io::Result<Self> {
-        let (node_addresses, node_receiver) = watch::channel(BTreeSet::new());
+        let (node_addresses, node_receiver) = watch::channel(None);
         let (snapshot_sender, snapshots) = watch::channel(Snapshot::default());
         let watcher = Watcher {
             programs,
@@ -90,9 +92,11 @@ impl Interfaces {
         })
     }
 
-    /// Every `InternalIP` of the Node, when they are known or change: who has one is an uplink.
+    /// Every `InternalIP` of the Node, when they are known or change: who has one is an uplink. Until the first call,
+    /// no interface loses what an earlier agent attached to it.
     pub fn set_node_addresses(&self, addresses: BTreeSet<IpAddr>) {
         self.node_addresses.send_if_modified(|known| {
+            let addresses = Some(addresses);
             let different = *known != addresses;
             *known = addresses;
             different
@@ -109,7 +113,8 @@ impl Interfaces {
 struct Watcher {
     programs: Programs,
     rules: Rules,
-    node_addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    /// `None` until the Node was read.
+    node_addresses: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     network: Network,
     /// Interfaces that programs are, or should be, attached to.
     attached: BTreeMap<u32, Interface>,
@@ -218,17 +223,32 @@ impl Watcher {
     /// Brings programs and interfaces together; with `check` also where nothing seems to have changed.
     fn reconcile(&mut self, check: bool) {
         let node = self.node_addresses.borrow_and_update().clone();
-        let mut wanted = self.network.classes(&self.rules, &node);
-        wanted.retain(|_, (_, class)| *class != Class::Ignored);
-        self.release_others(&wanted, check);
-        for (index, (name, class)) in wanted {
-            self.serve(index, name, class, check);
+        let read = node.is_some();
+        let node = node.unwrap_or_default();
+        let mut decisions = BTreeMap::new();
+        for (index, (name, class)) in self.network.classes(&self.rules, &node) {
+            decisions.insert(index, (name, decide(read, class, || self.held(index))));
         }
-        self.publish(&node);
+        decisions.retain(|_, (_, decision)| *decision != Decision::Release);
+        self.release_others(&decisions, check);
+        for (index, (name, decision)) in decisions {
+            if let Decision::Serve(class) = decision {
+                self.serve(index, name, class, check);
+            }
+        }
+        self.publish(&node, read);
+    }
+
+    /// What is attached to an interface: by us, or by an earlier agent.
+    fn held(&self, index: u32) -> Held {
+        self.attached.get(&index).map_or_else(
+            || self.programs.held(index),
+            |interface| Held::As(interface.class),
+        )
     }
 
     /// Takes the programs off interfaces that are none of ours any more.
-    fn release_others(&mut self, wanted: &BTreeMap<u32, (String, Class)>, check: bool) {
+    fn release_others(&mut self, wanted: &BTreeMap<u32, (String, Decision)>, check: bool) {
         let mut gone: BTreeSet<u32> = self.attached.keys().copied().collect();
         if check {
             gone.extend(self.programs.pinned_interfaces());
@@ -278,11 +298,12 @@ impl Watcher {
         }
     }
 
-    fn publish(&self, node: &BTreeSet<IpAddr>) {
+    fn publish(&self, node: &BTreeSet<IpAddr>, node_read: bool) {
         let new = Snapshot {
             complete: true,
             addresses: self.network.local_addresses(),
             sources: self.network.sources(node),
+            node_read,
             interfaces: self.attached.values().cloned().collect(),
             socket_problem: self.socket_problem.clone(),
         };

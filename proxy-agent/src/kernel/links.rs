@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::TcAttachType;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttach};
+use aya::programs::{
+    CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttach, loaded_programs,
+};
 
 use super::attach::{AttachError, Side};
 use super::load::error_chain;
@@ -97,6 +99,19 @@ pub(super) fn attach_classifier(
     let link = program.take_link(link).map_err(text)?;
     pin_over(FdLink::try_from(link).map_err(|error| error_chain(&error))?, pin)?;
     Ok(true)
+}
+
+/// Name of the program in our link at this place, as the kernel keeps it: its first 15 letters. Empty if it does not
+/// tell; `None` if no link of ours is there.
+pub(super) fn program_at(interface: u32, side: Side, pin: &Path) -> Option<String> {
+    let facts = pinned(pin).ok()??;
+    is_at(facts, interface, side).then(|| {
+        loaded_programs()
+            .map_while(Result::ok)
+            .find(|info| info.id() == facts.program)
+            .and_then(|info| info.name_as_str().map(str::to_owned))
+            .unwrap_or_default()
+    })
 }
 
 impl From<Side> for TcAttachType {
