@@ -1,6 +1,8 @@
 //! `ADDRESSES`: the first question asked of every packet.
 
 use crate::layout::byte_enum;
+use crate::limits;
+use crate::net::Ip;
 
 /// A row of `ADDRESSES`: what an address is to this node.
 ///
@@ -14,6 +16,45 @@ pub struct Address {
     pub node_ports: u8,
     /// Always zero.
     pub reserved: u16,
+}
+
+/// A row of `ADDRESS_FILTER`: a bit for every address that falls on it.
+///
+/// Small enough to stay in the cache of every CPU, where `ADDRESSES` does not: a bit that is not set answers for most
+/// packets. A set bit answers nothing; several addresses share it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FilterWord {
+    /// The bits.
+    pub bits: u64,
+}
+
+/// Where an address falls in `ADDRESS_FILTER`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FilterBit {
+    /// Index of the row.
+    pub word: u32,
+    /// The bit in it.
+    pub mask: u64,
+}
+
+impl FilterBit {
+    /// The bit of an address.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a constant that fits")]
+    pub const fn of(address: &Ip) -> Self {
+        let ([a, b, c, d], _) = address.bytes.as_chunks::<4>() else {
+            return Self { word: 0, mask: 1 };
+        };
+        let folded =
+            u32::from_ne_bytes(*a) ^ u32::from_ne_bytes(*b) ^ u32::from_ne_bytes(*c) ^ u32::from_ne_bytes(*d);
+        // A multiplicative hash (Knuth, 6.4), whose high bits are the good ones.
+        let hash = folded.wrapping_mul(0x9e37_79b1) >> 16;
+        Self {
+            word: (hash >> 6) % limits::ADDRESS_FILTER as u32,
+            mask: 1 << (hash & 63),
+        }
+    }
 }
 
 byte_enum! {

@@ -1,6 +1,7 @@
 //! `FLOWS` and `FRAGMENTS`: what was decided for a connection, so that it is decided once.
 
 use crate::layout::byte_enum;
+use crate::limits;
 use crate::net::Ip;
 
 /// Key of `FLOWS`: the five-tuple of a packet as it arrives, and at which hook.
@@ -119,6 +120,26 @@ byte_enum! {
         BackendClosed = 3,
         /// TCP: FIN in both directions, or RST: the next SYN is a new connection.
         Closed = 4,
+    }
+}
+
+/// A row of `INTERFACE_FLOWS`: whether answers at an interface can belong to a flow of the packet path at all.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct InterfaceUse {
+    /// Monotonic seconds of the last flow that was made or seen here; 0 if there is none.
+    pub last_flow: u32,
+}
+
+impl InterfaceUse {
+    /// The row of all uplinks together: an answer may leave by another uplink than its question came by.
+    pub const UPLINKS: u32 = 0;
+
+    /// The row of an interface. Two interfaces may share one, which costs time and nothing else.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a constant that fits")]
+    pub const fn row(interface: u32) -> u32 {
+        interface % limits::INTERFACES as u32
     }
 }
 

@@ -56,13 +56,15 @@ macro_rules! rows {
 }
 
 use crate::{
-    Address, Backend, BackendState, Cursor, Event, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta,
-    MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey,
+    Address, Backend, BackendState, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
+    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey,
 };
 
 rows! {
     Ip = 16,
     Address = 4,
+    FilterWord = 8,
+    InterfaceUse = 4,
     ServiceKey = 20,
     Service = 28,
     Cursor = 64,

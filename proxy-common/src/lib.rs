@@ -17,11 +17,11 @@ pub mod net;
 pub mod service;
 pub mod socket;
 
-pub use address::{Address, AddressKind};
+pub use address::{Address, AddressKind, FilterBit, FilterWord};
 pub use backend::{Backend, BackendRange, BackendState};
 pub use config::{Meta, MonitorLease, NodeConfig};
 pub use event::{Event, EventKind, Reason};
-pub use flow::{Direction, Flow, FlowKey, FlowState, Fragment, FragmentKey, Hook, Nat};
+pub use flow::{Direction, Flow, FlowKey, FlowState, Fragment, FragmentKey, Hook, InterfaceUse, Nat};
 pub use layout::ABI_VERSION;
 pub use net::{Be16, Ip, Protocol};
 pub use service::{Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy};
@@ -31,6 +31,8 @@ pub use socket::{Socket, SocketKey};
 pub mod maps {
     /// Address → what the address is to this node.
     pub const ADDRESSES: &str = "ADDRESSES";
+    /// A bit for each address in `ADDRESSES`: the look-up before the look-up.
+    pub const ADDRESS_FILTER: &str = "ADDRESS_FILTER";
     /// Frontend → service and its backend ranges: the publish point of every change.
     pub const SERVICES: &str = "SERVICES";
     /// Slot → backend address; a service's backends are one contiguous slab.
@@ -43,6 +45,8 @@ pub mod maps {
     pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
     /// Five-tuple × hook → translation of one connection.
     pub const FLOWS: &str = "FLOWS";
+    /// Interface → whether flows of the packet path came by it.
+    pub const INTERFACE_FLOWS: &str = "INTERFACE_FLOWS";
     /// IP fragment → ports of the datagram it belongs to.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Socket cookie × address → what the socket hook translated.
@@ -61,14 +65,16 @@ pub mod maps {
     pub const SCRATCH: &str = "SCRATCH";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 16] = [
         ADDRESSES,
+        ADDRESS_FILTER,
         SERVICES,
         BACKENDS,
         BACKEND_STATE,
         CURSORS,
         SERVICE_NAMES,
         FLOWS,
+        INTERFACE_FLOWS,
         FRAGMENTS,
         SOCKETS,
         CONFIG,
@@ -83,6 +89,10 @@ pub mod maps {
 pub mod limits {
     /// Addresses that this node must look at: ClusterIPs, VIPs and its own.
     pub const ADDRESSES: usize = 1 << 17;
+    /// Words of 64 bits.
+    pub const ADDRESS_FILTER: usize = 1 << 10;
+    /// Interfaces that are told apart.
+    pub const INTERFACES: usize = 1 << 10;
     /// Frontends.
     pub const SERVICES: usize = 1 << 17;
     /// Backend slots over all slabs, old and new ones of a change included.

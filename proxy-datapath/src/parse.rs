@@ -170,6 +170,23 @@ pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
     }
 }
 
+/// The destination of a packet without VLAN tag, before anything else is read of it; `None` if it takes a longer look.
+#[inline(always)]
+pub fn destination(packet: &impl Packet, place: Place) -> Option<Ip> {
+    if !place.ethernet {
+        return None;
+    }
+    match packet.load::<2>(offset_of!(EthHdr, ether_type))? {
+        IPV4 => Some(Ip::v4(
+            packet.load::<4>(EthHdr::LEN + offset_of!(Ipv4Hdr, dst_addr))?,
+        )),
+        IPV6 => Some(Ip::v6(
+            packet.load::<16>(EthHdr::LEN + offset_of!(Ipv6Hdr, dst_addr))?,
+        )),
+        _ => None,
+    }
+}
+
 #[inline(always)]
 fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
     let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(l3) else {

@@ -19,12 +19,17 @@ use crate::{flow, reply, rewrite, select, service, snat};
 /// A packet that enters the node's stack from an interface.
 #[inline(always)]
 pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut Scratch) -> Verdict {
+    // The cheap test: most packets are for an address that weir does not know.
+    if let Some(destination) = parse::destination(packet, place)
+        && !tables.may_know(&destination)
+    {
+        return Verdict::Ignore;
+    }
     match parse::network(packet, place, s) {
         Network::Ip => {}
         Network::NotIp => return Verdict::Ignore,
         Network::Malformed => return Verdict::Pass(Reason::PassMalformed),
     }
-    // The cheap test: most packets are for an address that weir does not know.
     let Some(address) = tables.address(&s.key.destination) else {
         return Verdict::Ignore;
     };

@@ -12,6 +12,8 @@ pub trait Tables {
     /// Monotonic seconds.
     fn now(&self) -> u32;
 
+    /// Whether an address can have a row at all: false is certain, and cheap to find out.
+    fn may_know(&self, address: &Ip) -> bool;
     /// What an address is to this node.
     fn address(&self, address: &Ip) -> Option<Address>;
     /// The service of a frontend.

@@ -5,8 +5,9 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, Event, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta,
-    MonitorLease, NodeConfig, Reason, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
+    Address, Backend, BackendState, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
+    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, Reason, Service, ServiceKey, ServiceName, Socket,
+    SocketKey, limits,
 };
 use proxy_datapath::Scratch;
 
@@ -19,6 +20,15 @@ use proxy_datapath::Scratch;
 #[btf_map(pin_by_name)]
 pub(crate) static ADDRESSES: HashMap<Ip, Address, { limits::ADDRESSES }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// A bit for each address in `ADDRESSES`: most packets are for none, and need not ask the large map.
+///
+/// Writer:    agent. Reader: all programs.
+/// Lifecycle: a bit is set before the first row that falls on it is written, and cleared after the last is deleted.
+/// Full:      cannot be: many bits only mean that `ADDRESSES` is asked more often.
+/// Survives:  agent restart yes (pinned, made again from `ADDRESSES`), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static ADDRESS_FILTER: Array<FilterWord, { limits::ADDRESS_FILTER }> = Array::new();
 
 /// Frontend to service: replacing a row is the one publish point of a change.
 ///
@@ -83,6 +93,15 @@ pub(crate) static SERVICE_NAMES: HashMap<
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, { limits::FLOWS }> = LruHashMap::new();
+
+/// Interface to the time of its last flow: where none came by, answers need not be looked up.
+///
+/// Writer:    programs; agent clears a row when no flow of the interface is left. Reader: programs.
+/// Lifecycle: set with a flow, refreshed with it, cleared by the agent's sweeper.
+/// Full:      cannot be: interfaces whose numbers are equal modulo the size share a row.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static INTERFACE_FLOWS: Array<InterfaceUse, { limits::INTERFACES }> = Array::new();
 
 /// Ports of fragmented datagrams, which only the first fragment carries.
 ///

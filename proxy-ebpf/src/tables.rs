@@ -10,16 +10,60 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use proxy_common::{
-    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey,
+    Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
+    NodeConfig, Service, ServiceKey, Socket, SocketKey,
 };
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
 
 use crate::maps;
 
-/// The maps; the context is for the helpers that want one.
+/// The maps, as one run of a program sees them.
 pub(crate) struct Kernel {
+    /// The program's context, for the helpers that want one.
     pub(crate) ctx: *mut c_void,
+    /// Where flows come in by this program; `None` where none can.
+    pub(crate) entry: Option<Entry>,
+}
+
+/// The interface that flows come in by.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) interface: u32,
+    pub(crate) uplink: bool,
+}
+
+impl Kernel {
+    /// Notes that answers at this interface can belong to a flow; at any uplink, if this is one.
+    #[inline(always)]
+    fn note(&self, key: &FlowKey, now: u32) {
+        let Some(entry) = self.entry else { return };
+        if key.hook != Hook::Egress.code() {
+            return;
+        }
+        // Zero is "never", also in a machine's first second.
+        let now = now.max(1);
+        if let Some(row) = maps::INTERFACE_FLOWS.get_ptr_mut(InterfaceUse::row(entry.interface)) {
+            // SAFETY: a live array row; one aligned store.
+            unsafe { ptr::write_volatile(&raw mut (*row).last_flow, now) };
+        }
+        if entry.uplink
+            && let Some(row) = maps::INTERFACE_FLOWS.get_ptr_mut(InterfaceUse::UPLINKS)
+        {
+            // SAFETY: as above.
+            unsafe { ptr::write_volatile(&raw mut (*row).last_flow, now) };
+        }
+    }
+}
+
+/// Whether an answer that leaves by an interface can belong to a flow.
+#[inline(always)]
+pub(crate) fn has_flows(interface: u32) -> bool {
+    let used = |row| {
+        maps::INTERFACE_FLOWS
+            .get(row)
+            .is_none_or(|row| row.last_flow != 0)
+    };
+    used(InterfaceUse::row(interface)) || used(InterfaceUse::UPLINKS)
 }
 
 const EEXIST: i32 = -17;
@@ -41,6 +85,14 @@ impl Tables for Kernel {
         // SAFETY: takes no argument. Coarse (a tick late, Linux 5.11) is half the cost, and a second is a long time.
         let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
         (nanoseconds / 1_000_000_000) as u32
+    }
+
+    #[inline(always)]
+    fn may_know(&self, address: &Ip) -> bool {
+        let bit = FilterBit::of(address);
+        maps::ADDRESS_FILTER
+            .get(bit.word)
+            .is_none_or(|word| word.bits & bit.mask != 0)
     }
 
     #[inline(always)]
@@ -96,7 +148,10 @@ impl Tables for Kernel {
     #[inline(always)]
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
         match maps::FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
-            Ok(()) => Inserted::Yes,
+            Ok(()) => {
+                self.note(key, flow.last_seen);
+                Inserted::Yes
+            }
             Err(EEXIST) => Inserted::Exists,
             Err(_) => Inserted::Full,
         }
@@ -104,7 +159,11 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        maps::FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok()
+        let written = maps::FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok();
+        if written {
+            self.note(key, flow.last_seen);
+        }
+        written
     }
 
     #[inline(always)]
@@ -117,6 +176,7 @@ impl Tables for Kernel {
             ptr::write_volatile(&raw mut (*row).last_seen, last_seen);
             ptr::write_volatile(&raw mut (*row).state, state);
         }
+        self.note(key, last_seen);
         true
     }
 

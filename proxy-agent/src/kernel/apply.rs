@@ -29,7 +29,7 @@ impl Maps {
                 },
             ),
             Step::PutService { key, service } => self.services.put(key, service),
-            Step::PutAddress { address, row } => self.addresses.put(address, row),
+            Step::PutAddress { address, row } => self.addresses.put(address, *row),
             Step::PutNodePorts { first, last } => self.put_node_ports(*first, *last),
             Step::DeleteService { key } => self.services.delete(key),
             Step::RetireBackend { id } => self.retire(*id),

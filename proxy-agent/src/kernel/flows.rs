@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use proxy_common::{Flow, FlowKey, Fragment, Ip};
+use proxy_common::{Flow, FlowKey, Fragment, InterfaceUse, Ip};
 use proxy_datapath::flow;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -20,6 +20,9 @@ use super::table::CHUNK;
 
 /// Time between two walks.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Seconds without flows after which an interface counts as unused.
+const UNUSED: u32 = 30;
 
 /// What one complete walk found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +38,8 @@ pub struct Walk {
     /// Frontend addresses of the rows that stay. One that was retired after the walk began may be missing although a
     /// flow uses it: `Change::FrontendsInUse` has both.
     pub frontends: BTreeSet<Ip>,
+    /// Rows of `INTERFACE_FLOWS` of the rows that stay.
+    pub interfaces: BTreeSet<u32>,
 }
 
 /// Walks the flow table.
@@ -52,8 +57,9 @@ impl Sweeper {
 
     /// One complete walk. `now` is asked again for each chunk, in monotonic seconds.
     pub async fn walk(&mut self, now: impl Fn() -> u32) -> Result<Walk, MapError> {
+        let began = now();
         let mut walk = Walk {
-            began: Duration::from_secs(now().into()),
+            began: Duration::from_secs(began.into()),
             ..Walk::default()
         };
         let mut batches = Batches::new(CHUNK);
@@ -70,7 +76,21 @@ impl Sweeper {
             tokio::task::yield_now().await;
         }
         walk.fragments = self.sweep_fragments(now())?;
+        self.clear_unused(&walk, began)?;
         Ok(walk)
+    }
+
+    /// Interfaces without flows need not look answers up. A flow that begins between the look at a row and its clearing
+    /// sets it again with its client's next packet, at the latest a second later.
+    fn clear_unused(&mut self, walk: &Walk, began: u32) -> Result<(), MapError> {
+        for (row, InterfaceUse { last_flow }) in self.maps.interface_flows.all()? {
+            let used = walk.interfaces.contains(&row) || (row == InterfaceUse::UPLINKS && walk.live > 0);
+            // What was noted lately may belong to a flow that the walk had passed already.
+            if last_flow != 0 && !used && began.saturating_sub(last_flow) > UNUSED {
+                self.maps.interface_flows.put(row, &InterfaceUse::default())?;
+            }
+        }
+        Ok(())
     }
 
     fn sweep_fragments(&mut self, now: u32) -> Result<usize, MapError> {
@@ -128,6 +148,7 @@ fn judge<E>(
         } else {
             walk.live += 1;
             walk.frontends.insert(row.frontend);
+            walk.interfaces.insert(InterfaceUse::row(row.interface));
         }
     }
     Ok(dead)

@@ -175,6 +175,8 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
         .load(&object)
         .map_err(|error| ebpf_error(pins, error))?;
     let mut maps = Maps::open(pins)?;
+    // Before any program of this build is attached: it would take a filter without bits for a node without Services.
+    maps.addresses.restore()?;
     configure(&mut maps, features, cookie)?;
     forward_logs(&mut ebpf, options.log);
     maps.lock = Some(lock);

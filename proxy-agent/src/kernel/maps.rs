@@ -8,11 +8,12 @@ use aya::Pod;
 use aya::maps::{Map, MapData, MapInfo, MapType, PerCpuArray};
 use proxy_common::maps as names;
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, Ip, Meta, MonitorLease,
-    NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
+    Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
+    Ip, Meta, MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey, limits,
 };
 
 use super::bpffs::{BpffsError, Lock};
+use super::filtered::Filtered;
 use super::pins::Pins;
 use super::table::{Rows, Slots};
 
@@ -91,14 +92,16 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 14] = [
+pub(super) const SHAPES: [Shape; 16] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
+    shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
     shape::<ServiceKey, Service>(names::SERVICES, MapType::Hash, limits::SERVICES),
     shape::<u32, Backend>(names::BACKENDS, MapType::Array, limits::BACKENDS),
     shape::<u32, BackendState>(names::BACKEND_STATE, MapType::Array, limits::BACKEND_STATE),
     shape::<u32, Cursor>(names::CURSORS, MapType::Array, limits::CURSORS),
     shape::<u32, ServiceName>(names::SERVICE_NAMES, MapType::Hash, limits::SERVICE_IDS),
     shape::<FlowKey, Flow>(names::FLOWS, MapType::LruHash, limits::FLOWS),
+    shape::<u32, InterfaceUse>(names::INTERFACE_FLOWS, MapType::Array, limits::INTERFACES),
     shape::<FragmentKey, Fragment>(names::FRAGMENTS, MapType::LruHash, limits::FRAGMENTS),
     shape::<SocketKey, Socket>(names::SOCKETS, MapType::LruHash, limits::SOCKETS),
     shape::<u32, NodeConfig>(names::CONFIG, MapType::Array, 1),
@@ -146,13 +149,14 @@ impl Shape {
 /// Typed handles over the pinned maps.
 pub struct Maps {
     pub(super) pins: Pins,
-    pub(super) addresses: Rows<Ip, Address>,
+    pub(super) addresses: Filtered,
     pub(super) services: Rows<ServiceKey, Service>,
     pub(super) backends: Slots<Backend>,
     pub(super) states: Slots<BackendState>,
     pub(super) cursors: Slots<Cursor>,
     pub(super) names: Rows<u32, ServiceName>,
     pub(super) flows: Rows<FlowKey, Flow>,
+    pub(super) interface_flows: Slots<InterfaceUse>,
     pub(super) fragments: Rows<FragmentKey, Fragment>,
     pub(super) sockets: Rows<SocketKey, Socket>,
     pub(super) config: Slots<NodeConfig>,
@@ -167,13 +171,14 @@ impl Maps {
     /// Opens what is pinned, after a look at each map's layout.
     pub fn open(pins: &Pins) -> Result<Self, OpenError> {
         Ok(Self {
-            addresses: rows(pins, names::ADDRESSES)?,
+            addresses: Filtered::new(rows(pins, names::ADDRESSES)?, slots(pins, names::ADDRESS_FILTER)?),
             services: rows(pins, names::SERVICES)?,
             backends: slots(pins, names::BACKENDS)?,
             states: slots(pins, names::BACKEND_STATE)?,
             cursors: slots(pins, names::CURSORS)?,
             names: rows(pins, names::SERVICE_NAMES)?,
             flows: rows(pins, names::FLOWS)?,
+            interface_flows: slots(pins, names::INTERFACE_FLOWS)?,
             fragments: rows(pins, names::FRAGMENTS)?,
             sockets: rows(pins, names::SOCKETS)?,
             config: slots(pins, names::CONFIG)?,

@@ -20,6 +20,7 @@ mod clock;
 mod clsact;
 mod events;
 mod feed;
+mod filtered;
 mod flows;
 mod inspect;
 mod interfaces;

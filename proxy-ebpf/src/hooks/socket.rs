@@ -69,7 +69,13 @@ enum Family {
 #[inline(always)]
 fn to_service(ctx: &SockAddrContext, family: Family, connect: bool) -> i32 {
     let call = read(ctx, family, connect);
-    match socket::to_service(&Kernel { ctx: ctx.as_ptr() }, &call) {
+    match socket::to_service(
+        &Kernel {
+            ctx: ctx.as_ptr(),
+            entry: None,
+        },
+        &call,
+    ) {
         Answer::Leave => ALLOW,
         Answer::Use(address, port) => {
             write(ctx, family, &address, port);
@@ -106,7 +112,13 @@ fn fail(call: &Call, reason: Reason, kind: EventKind, errno: i32) -> i32 {
 #[inline(always)]
 fn from_backend(ctx: &SockAddrContext, family: Family) -> i32 {
     let call = read(ctx, family, false);
-    if let Some((address, port)) = socket::from_backend(&Kernel { ctx: ctx.as_ptr() }, &call) {
+    if let Some((address, port)) = socket::from_backend(
+        &Kernel {
+            ctx: ctx.as_ptr(),
+            entry: None,
+        },
+        &call,
+    ) {
         write(ctx, family, &address, port);
     }
     ALLOW

@@ -1,5 +1,7 @@
 //! The packet hooks. A program is attached by what its interface is, so that no packet pays for finding out.
 
+use core::ptr;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
@@ -7,7 +9,7 @@ use aya_ebpf::programs::TcContext;
 use proxy_datapath::{Place, path};
 
 use crate::glue::Skb;
-use crate::tables::Kernel;
+use crate::tables::{Entry, Kernel, has_flows};
 use crate::{apply, count, maps};
 
 /// From a pod.
@@ -49,7 +51,14 @@ fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
     let s = unsafe { &mut *scratch };
     let place = place(ctx, uplink, ethernet);
     let mut packet = Skb::new(ctx, ethernet);
-    let decided = path::ingress(&packet, &Kernel { ctx: ctx.as_ptr() }, place, s);
+    let tables = Kernel {
+        ctx: ctx.as_ptr(),
+        entry: Some(Entry {
+            interface: place.interface,
+            uplink,
+        }),
+    };
+    let decided = path::ingress(&packet, &tables, place, s);
     let (done, action) = apply::verdict(decided, &mut packet, place, s);
     count::verdict(ctx, done, place, s);
     action
@@ -57,14 +66,23 @@ fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
 
 #[inline(always)]
 fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
+    // Before anything is read of the packet: most interfaces have no flow of the packet path.
+    if !has_flows(place(ctx, false, ethernet).interface) {
+        return TC_ACT_UNSPEC;
+    }
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
         return TC_ACT_UNSPEC;
     };
     // SAFETY: as in `ingress`.
     let s = unsafe { &mut *scratch };
+    // verifier: read again, and not kept over the look-ups above, which costs stack.
     let place = place(ctx, false, ethernet);
     let mut packet = Skb::new(ctx, ethernet);
-    let decided = path::egress(&packet, &Kernel { ctx: ctx.as_ptr() }, place, s);
+    let tables = Kernel {
+        ctx: ctx.as_ptr(),
+        entry: None,
+    };
+    let decided = path::egress(&packet, &tables, place, s);
     let (done, action) = apply::verdict(decided, &mut packet, place, s);
     count::verdict(ctx, done, place, s);
     action
@@ -74,7 +92,12 @@ fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
 fn place(ctx: &TcContext, uplink: bool, ethernet: bool) -> Place {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: fields of the program's own context.
-    let (interface, segment) = unsafe { ((*skb).ifindex, (*skb).gso_size) };
+    let (interface, segment) = unsafe {
+        (
+            ptr::read_volatile(&raw const (*skb).ifindex),
+            ptr::read_volatile(&raw const (*skb).gso_size),
+        )
+    };
     Place {
         interface,
         uplink,

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use proxy_common::{
-    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
+    Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
     ServiceKey, Socket, SocketKey, limits,
 };
 use proxy_datapath::Tables;
@@ -82,6 +82,11 @@ impl Tables for Memory {
 
     fn now(&self) -> u32 {
         self.now.get()
+    }
+
+    fn may_know(&self, address: &Ip) -> bool {
+        let bit = FilterBit::of(address);
+        self.addresses.keys().any(|known| FilterBit::of(known) == bit)
     }
 
     fn address(&self, address: &Ip) -> Option<Address> {
@@ -200,6 +205,10 @@ impl Tables for Frozen<'_> {
 
     fn now(&self) -> u32 {
         self.0.now()
+    }
+
+    fn may_know(&self, address: &Ip) -> bool {
+        self.0.may_know(address)
     }
 
     fn address(&self, address: &Ip) -> Option<Address> {

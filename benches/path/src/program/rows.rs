@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData};
 use proxy_common::{
-    Address, AddressKind, Backend, BackendRange, BackendState, Direction, Flow, FlowKey, FlowState,
-    FrontendKind, Ip, Protocol, Scope, Service, ServiceKey, maps,
+    Address, AddressKind, Backend, BackendRange, BackendState, Direction, FilterBit, FilterWord, Flow,
+    FlowKey, FlowState, FrontendKind, InterfaceUse, Ip, Protocol, Scope, Service, ServiceKey, maps,
 };
 
 use crate::arms::Family;
@@ -56,6 +56,8 @@ pub(crate) fn ring(family: Family, number: u32) -> (IpAddr, u16) {
 /// The maps that are written.
 pub(crate) struct Rows {
     addresses: HashMap<MapData, Ip, Address>,
+    filter: Array<MapData, FilterWord>,
+    interface_flows: Array<MapData, InterfaceUse>,
     services: HashMap<MapData, ServiceKey, Service>,
     flows: HashMap<MapData, FlowKey, Flow>,
     backends: Array<MapData, Backend>,
@@ -67,6 +69,8 @@ impl Rows {
     pub(crate) fn open(pins: &Path) -> Result<Self> {
         Ok(Self {
             addresses: hash(pins, maps::ADDRESSES)?,
+            filter: array(pins, maps::ADDRESS_FILTER)?,
+            interface_flows: array(pins, maps::INTERFACE_FLOWS)?,
             services: hash(pins, maps::SERVICES)?,
             flows: lru(pins, maps::FLOWS)?,
             backends: array(pins, maps::BACKENDS)?,
@@ -76,6 +80,9 @@ impl Rows {
 
     /// Writes all rows.
     pub(crate) fn write(&mut self) -> Result<()> {
+        // Flows are written from here too, which the programs do not see: every interface is one with flows.
+        self.interface_flows
+            .set(InterfaceUse::UPLINKS, &InterfaceUse { last_flow: 1 }, 0)?;
         for (family, first) in FAMILIES {
             let [(a, _), (b, _)] = pair(family);
             for frontend in [a, b, ring(family, 0).0] {
@@ -83,7 +90,12 @@ impl Rows {
                     kind: AddressKind::ClusterIp.code(),
                     ..Address::default()
                 };
-                self.addresses.insert(&Ip::from(frontend), &row, 0)?;
+                let ip = Ip::from(frontend);
+                let bit = FilterBit::of(&ip);
+                let mut word = self.filter.get(&bit.word, 0)?;
+                word.bits |= bit.mask;
+                self.filter.set(bit.word, &word, 0)?;
+                self.addresses.insert(&ip, &row, 0)?;
             }
             for number in 0..RING {
                 self.ring_row(family, first, number)?;

@@ -12,8 +12,8 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, maps,
+    Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
+    Ip, NodeConfig, Service, ServiceKey, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -41,6 +41,8 @@ pub struct Kernel {
 /// The maps.
 struct Tables {
     addresses: HashMap<MapData, Ip, Address>,
+    filter: Array<MapData, FilterWord>,
+    interface_flows: Array<MapData, InterfaceUse>,
     services: HashMap<MapData, ServiceKey, Service>,
     backends: Array<MapData, Backend>,
     states: Array<MapData, BackendState>,
@@ -182,6 +184,8 @@ impl Tables {
         };
         Ok(Self {
             addresses: map(maps::ADDRESSES)?.try_into()?,
+            filter: map(maps::ADDRESS_FILTER)?.try_into()?,
+            interface_flows: map(maps::INTERFACE_FLOWS)?.try_into()?,
             services: map(maps::SERVICES)?.try_into()?,
             backends: map(maps::BACKENDS)?.try_into()?,
             states: map(maps::BACKEND_STATE)?.try_into()?,

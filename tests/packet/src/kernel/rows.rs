@@ -7,7 +7,8 @@ use anyhow::Result;
 use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 use proxy_common::{
-    BackendState, Cursor, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, Reason, Service, ServiceKey,
+    BackendState, Cursor, FilterBit, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
+    NodeConfig, Reason, Service, ServiceKey, limits,
 };
 
 use super::Kernel;
@@ -24,6 +25,7 @@ impl Kernel {
         for (key, row) in &rows.addresses {
             self.rows.addresses.insert(key, row, 0)?;
         }
+        self.set_filter(rows)?;
         for (slot, row) in &rows.backends {
             self.rows.backends.set(*slot, row, 0)?;
         }
@@ -43,6 +45,25 @@ impl Kernel {
         for (key, row) in &rows.services {
             self.rows.services.insert(key, row, 0)?;
         }
+        Ok(())
+    }
+
+    /// The bits of the addresses, and every interface in use: flows are also written from outside here, which the
+    /// programs do not see.
+    fn set_filter(&mut self, rows: &Rows) -> Result<()> {
+        let mut words = vec![FilterWord::default(); limits::ADDRESS_FILTER];
+        for (address, _) in &rows.addresses {
+            let bit = FilterBit::of(address);
+            if let Some(word) = words.get_mut(bit.word as usize) {
+                word.bits |= bit.mask;
+            }
+        }
+        for (index, word) in (0..).zip(&words) {
+            self.rows.filter.set(index, word, 0)?;
+        }
+        self.rows
+            .interface_flows
+            .set(InterfaceUse::UPLINKS, &InterfaceUse { last_flow: 1 }, 0)?;
         Ok(())
     }
 
