@@ -140,8 +140,8 @@ fn judge<E>(
                 .get(&key)
                 .copied()
                 .map_or_else(|| find(&key), |twin| Ok(Some(twin)))?;
-            // Another connection may have taken the twin's place.
-            twin.is_none_or(|twin| !flow::same_connection(&twin, row) || flow::expired(&twin, now))
+            // Another connection, or the same to another backend, may have taken the twin's place.
+            twin.is_none_or(|twin| !flow::same_translation(&twin, row) || flow::expired(&twin, now))
         };
         if expired {
             dead.push(*key);
@@ -244,6 +244,14 @@ mod tests {
         let rows = connection(4000, NOW - 40, NOW);
         let mut other = rows[1];
         other.1.client_port = 4001;
+        assert_eq!(judged(&rows[..1], &[other]).0, [rows[0].0]);
+    }
+
+    #[test]
+    fn the_same_client_at_another_backend_keeps_nothing_alive() {
+        let rows = connection(4000, NOW - 40, NOW);
+        let mut other = rows[1];
+        other.1.backend = Ip::v4([10, 0, 0, 3]);
         assert_eq!(judged(&rows[..1], &[other]).0, [rows[0].0]);
     }
 }
