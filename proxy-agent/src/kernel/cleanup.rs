@@ -12,6 +12,8 @@ use futures::TryStreamExt;
 use super::attach::Side;
 use super::bpffs::{self, BpffsError};
 use super::clsact;
+use super::load::netns_cookie;
+use super::maps::meta;
 use super::pins::Pins;
 
 /// Why something stayed behind.
@@ -33,29 +35,46 @@ pub enum CleanupError {
     Interfaces(String),
 }
 
-/// Detaches the programs, unpins links and maps, removes the folders; returns what was removed, one line each.
+/// Detaches the programs, unpins links and maps, removes the folders; returns what was removed, one line each, and what to do about what
+/// was not.
 ///
-/// Finding nothing is success. Filters are removed from the interfaces of the network namespace that this runs in.
+/// Finding nothing is success. Filters are removed from the interfaces of the network namespace that this runs in, if
+/// the maps are this namespace's: the filters here may be those of another node on this machine, which has its pins
+/// elsewhere.
 pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, CleanupError> {
     let mut removed = Vec::new();
     let root = pins.root();
-    let there = bpffs::is_bpf(pins.bpffs()).unwrap_or(false) && root.exists();
-    let _lock = if there { Some(bpffs::lock(&root)?) } else { None };
-    if there {
-        remove_files(&pins.links(), &mut removed)?;
+    if !bpffs::is_bpf(pins.bpffs()).unwrap_or(false) || !root.exists() {
+        return Ok(removed);
     }
-    remove_filters(&mut removed).await?;
-    if there {
-        remove_files(&root, &mut removed)?;
-        remove_folder(&pins.links(), &mut removed)?;
-        remove_folder(&pins.monitor(), &mut removed)?;
-        remove_folder(&root, &mut removed)?;
-        // Another version may have its maps beside ours.
-        if fs::read_dir(pins.product()).is_ok_and(|mut entries| entries.next().is_none()) {
-            remove_folder(&pins.product(), &mut removed)?;
-        }
+    let _lock = bpffs::lock(&root)?;
+    remove_files(&pins.links(), &mut removed)?;
+    if is_of_this_namespace(pins) {
+        remove_filters(&mut removed).await?;
+    } else {
+        removed.push(
+            "(the maps are of another network namespace: if its kernel is older than 6.6, delete that namespace, or the \
+             clsact qdiscs in it)"
+                .to_owned(),
+        );
+    }
+    remove_files(&root, &mut removed)?;
+    remove_folder(&pins.links(), &mut removed)?;
+    remove_folder(&pins.monitor(), &mut removed)?;
+    remove_folder(&root, &mut removed)?;
+    // Another version may have its maps beside ours.
+    if fs::read_dir(pins.product()).is_ok_and(|mut entries| entries.next().is_none()) {
+        remove_folder(&pins.product(), &mut removed)?;
     }
     Ok(removed)
+}
+
+/// Whether the maps say that they were made in this network namespace.
+fn is_of_this_namespace(pins: &Pins) -> bool {
+    let Ok(meta) = meta(pins) else {
+        return false;
+    };
+    netns_cookie().is_ok_and(|here| here == meta.netns_cookie)
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> CleanupError {
