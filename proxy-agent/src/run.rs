@@ -85,6 +85,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut agent = Agent::new(options.node_name, maps, interfaces)?;
     let mut inputs = Inputs::start(options.source, &agent)?;
     loop {
+        let mut news = true;
         match inputs.next(agent.model.next_wakeup()).await? {
             Input::Stop(signal) => {
                 tracing::info!("{signal}: the agent ends; the programs in the kernel go on serving");
@@ -92,16 +93,21 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
             Input::Changes(changes) => agent.observe(changes),
             Input::Snapshot(snapshot) => agent.observe_interfaces(snapshot),
-            Input::Walk(walk) => agent.model.observe(Change::FrontendsInUse {
-                began: walk.began,
-                frontends: walk.frontends,
-            }),
+            Input::Walk(walk) => {
+                // Comes every few seconds, and is wrong about nothing by itself.
+                news = false;
+                agent.model.observe(Change::FrontendsInUse {
+                    began: walk.began,
+                    frontends: walk.frontends,
+                });
+            }
             Input::Time => {}
         }
         while let Ok(changes) = inputs.changes.try_recv() {
+            news = true;
             agent.observe(changes);
         }
-        agent.step().await;
+        agent.step(news).await;
     }
 }
 
@@ -241,7 +247,9 @@ impl Agent {
         self.attached = snapshot;
     }
 
-    async fn step(&mut self) {
+    /// Plans and applies. What is wrong is looked for if there is `news`, or something was done: it is a walk over all
+    /// Services.
+    async fn step(&mut self, news: bool) {
         let before = clock::monotonic();
         let Self { model, maps, .. } = self;
         let outcome = apply::catch_up(model, clock::monotonic, |step| {
@@ -258,8 +266,10 @@ impl Agent {
                 "plan applied"
             );
         }
-        self.report();
-        self.say_ready();
+        if news || outcome != Outcome::default() {
+            self.report();
+            self.say_ready();
+        }
     }
 
     fn report(&mut self) {
@@ -281,8 +291,11 @@ impl Agent {
     }
 
     fn say_ready(&mut self) {
+        if self.ready || !self.attached.complete {
+            return;
+        }
         let summary = self.model.describe();
-        if self.ready || !self.attached.complete || !summary.synced {
+        if !summary.synced {
             return;
         }
         self.ready = true;
