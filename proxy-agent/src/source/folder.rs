@@ -196,6 +196,18 @@ fn load(path: &Path, format: Format, known: LoadedFile) -> Option<(LoadedFile, b
     };
     let stamp = match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return None,
+        // Opening a pipe would wait for somebody who writes into it.
+        Ok(metadata) if !metadata.is_file() => {
+            let mistake = format!(
+                "{}: is not a file and is left out: a manifest is a file, or a link to one",
+                path.display()
+            );
+            let file = LoadedFile {
+                mistakes: vec![mistake],
+                ..LoadedFile::default()
+            };
+            return Some((file, false));
+        }
         Ok(metadata) => Stamp::of(&metadata),
         // Deleted since the folder was listed, or a link to nowhere.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -204,10 +216,10 @@ fn load(path: &Path, format: Format, known: LoadedFile) -> Option<(LoadedFile, b
     if known.stamp == Some(stamp) {
         return Some((known, false));
     }
-    match fs::read_to_string(path) {
-        Ok(text) => {
+    match fs::read(path) {
+        Ok(content) => {
             let torn = fs::metadata(path).map_or(true, |after| Stamp::of(&after) != stamp);
-            let mut file = parse(path, format, &text, known);
+            let mut file = parse(path, format, &content, known);
             // A torn read counts for nothing later: the next scan reads the file again.
             file.stamp = (!torn).then_some(stamp);
             Some((file, torn))
@@ -217,8 +229,8 @@ fn load(path: &Path, format: Format, known: LoadedFile) -> Option<(LoadedFile, b
     }
 }
 
-fn parse(path: &Path, format: Format, text: &str, known: LoadedFile) -> LoadedFile {
-    let read = manifest::read(format, text);
+fn parse(path: &Path, format: Format, content: &[u8], known: LoadedFile) -> LoadedFile {
+    let read = manifest::read(format, content);
     let mut objects = read.objects;
     let mut kept = Vec::new();
     if !read.broken.is_empty() {

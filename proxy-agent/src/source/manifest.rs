@@ -2,6 +2,8 @@
 //!
 //! Documents are split here and not by the YAML parser, so that a mistake costs the document it is in and no other.
 
+use std::borrow::Cow;
+
 use proxy_model::Object;
 use serde_json::Value;
 
@@ -47,22 +49,50 @@ impl Format {
     }
 }
 
-/// Reads a file's text.
-pub(crate) fn read(format: Format, text: &str) -> Manifest {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+/// Reads what is in a file. A document with a line that is not UTF-8 is broken, and no other is.
+pub(crate) fn read(format: Format, content: impl AsRef<[u8]>) -> Manifest {
+    let content = content.as_ref();
+    // Only the bytes of the mistake are replaced, so the lines stay what they are.
+    let text = String::from_utf8_lossy(content);
+    let unclear = match &text {
+        Cow::Borrowed(_) => Vec::new(),
+        Cow::Owned(_) => lines_that_are_not_utf8(content),
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut manifest = Manifest::default();
     match format {
         Format::Yaml => {
             for document in documents(text) {
-                match yaml(&document) {
+                match not_utf8(&unclear, document.first_line, document.text)
+                    .map_or_else(|| yaml(&document), Err)
+                {
                     Ok(value) => manifest.add(value, document.content_line()),
                     Err(broken) => manifest.broken.push(broken),
                 }
             }
         }
-        Format::Json => read_json(text, &mut manifest),
+        Format::Json => read_json(text, &unclear, &mut manifest),
     }
     manifest
+}
+
+/// Numbers of lines, from 1.
+fn lines_that_are_not_utf8(content: &[u8]) -> Vec<usize> {
+    let lines = content.split(|byte| *byte == b'\n').zip(1..);
+    lines
+        .filter(|(line, _)| std::str::from_utf8(line).is_err())
+        .map(|(_, number)| number)
+        .collect()
+}
+
+/// The mistake in a part of a file that begins on this line, if one of the `unclear` lines is in it.
+fn not_utf8(unclear: &[usize], first_line: usize, part: &str) -> Option<Broken> {
+    let lines = first_line..first_line + part.lines().count();
+    let line = unclear.iter().copied().find(|line| lines.contains(line))?;
+    Some(Broken {
+        line,
+        what: format!("is not valid UTF-8 at line {line}: save it as UTF-8"),
+    })
 }
 
 impl Manifest {
@@ -202,15 +232,21 @@ fn without_place(message: &str) -> String {
         .to_owned()
 }
 
-fn read_json(text: &str, manifest: &mut Manifest) {
+fn read_json(text: &str, unclear: &[usize], manifest: &mut Manifest) {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     loop {
-        let line = 1 + text
-            .get(..values.byte_offset())
-            .map_or(0, |before| before.matches('\n').count());
+        let rest = text.get(values.byte_offset()..).unwrap_or_default();
+        let start = text.len() - rest.trim_start().len();
+        let line = 1 + text.get(..start).map_or(0, |before| before.matches('\n').count());
         match values.next() {
             None => return,
-            Some(Ok(value)) => manifest.add(value, line),
+            Some(Ok(value)) => {
+                let part = text.get(start..values.byte_offset()).unwrap_or_default();
+                match not_utf8(unclear, line, part) {
+                    Some(broken) => manifest.broken.push(broken),
+                    None => manifest.add(value, line),
+                }
+            }
             Some(Err(error)) => {
                 manifest.broken.push(Broken {
                     line: error.line(),

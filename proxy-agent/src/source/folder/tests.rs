@@ -91,6 +91,42 @@ fn a_broken_document_deletes_nothing_until_the_file_is_whole_again() {
 }
 
 #[test]
+fn a_byte_that_is_not_utf8_costs_its_document() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
+    let mut scanner = Scanner::new(folder.0.clone());
+    told(&mut scanner);
+    let mut content = (service("a", "10.0.0.11") + "# caf").into_bytes();
+    content.extend(b"\xe9\n");
+    content.extend(service("b", "10.0.0.22").into_bytes());
+    fs::write(folder.0.join("a.yaml"), content).unwrap();
+    assert_eq!(told(&mut scanner), ["put shop/b"]);
+    assert_eq!(scanner.mistakes.len(), 1);
+    let mistake = &scanner.files.values().next().unwrap().mistakes[0];
+    assert!(
+        mistake.contains("a.yaml:6: is not valid UTF-8 at line 6"),
+        "{mistake}"
+    );
+    assert!(
+        mistake.contains("kept as loaded before: Service shop/a"),
+        "{mistake}"
+    );
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let mkfifo = std::process::Command::new("mkfifo")
+        .arg(folder.0.join("x.yaml"))
+        .status();
+    assert!(mkfifo.unwrap().success());
+    let mut scanner = Scanner::new(folder.0.clone());
+    assert_eq!(told(&mut scanner).last().unwrap(), "replace Service 1");
+    assert_eq!(scanner.mistakes.len(), 1);
+}
+
+#[test]
 fn an_object_in_two_files_is_taken_from_the_first() {
     let folder = Scratch::new();
     folder.write("b.yaml", &service("a", "10.0.0.2"));

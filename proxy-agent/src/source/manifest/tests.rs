@@ -82,7 +82,7 @@ fn lists_are_opened() {
 fn json_files_may_hold_several_values() {
     let one = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a","namespace":"x"},"spec":{}}"#;
     let two = one.replace("\"a\"", "\"b\"");
-    let manifest = read(Format::Json, &format!("{one}\n{two}\n{{\n\"kind\": }}"));
+    let manifest = read(Format::Json, format!("{one}\n{two}\n{{\n\"kind\": }}"));
     assert_eq!(names(&manifest), ["Service x/a", "Service x/b"]);
     assert_eq!(manifest.broken.len(), 1);
     assert_eq!(manifest.broken[0].line, 4);
@@ -109,7 +109,7 @@ fn only_manifests_count() {
 
 #[test]
 fn directives_and_byte_order_marks_are_no_trouble() {
-    let manifest = read(Format::Yaml, &format!("\u{feff}%YAML 1.2\n---\n{}", service("a")));
+    let manifest = read(Format::Yaml, format!("\u{feff}%YAML 1.2\n---\n{}", service("a")));
     assert_eq!(manifest.broken, []);
     assert_eq!(names(&manifest), ["Service shop/a"]);
 }
@@ -133,4 +133,20 @@ fn no_text_makes_it_panic() {
         let _ = read(Format::Yaml, text);
         let _ = read(Format::Json, text);
     }
+}
+
+#[test]
+fn a_json_value_that_is_not_utf8_costs_itself() {
+    let service = |name: &str| {
+        format!(
+            r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "{name}", "namespace": "shop"}}}}"#
+        )
+    };
+    let mut content = service("a").into_bytes();
+    content.extend(b"\n{\"text\": \"\xff\"}\n\n");
+    content.extend(service("b").into_bytes());
+    let manifest = read(Format::Json, content);
+    assert_eq!(manifest.objects.len(), 2, "{manifest:?}");
+    assert_eq!(manifest.broken.len(), 1);
+    assert_eq!(manifest.broken[0].line, 2);
 }
