@@ -3,9 +3,12 @@
 //! Only what can be seen from outside is looked at here; what the kernel refuses is told where it is asked.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
+
+use crate::kernel::cgroup_root;
 
 /// `CGROUP2_SUPER_MAGIC` of the uapi.
 const CGROUP2_MAGIC: u32 = 0x6367_7270;
@@ -124,12 +127,14 @@ fn kernel(release: &str) -> Result<(), CheckError> {
     })
 }
 
-/// The folder that was asked for, or the root of the first v2 hierarchy that is mounted.
+/// The folder that was asked for, or the root of the v2 hierarchy.
 fn cgroup2(asked: Option<&Path>) -> Result<PathBuf, CheckError> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let root = cgroup2_mount(&mounts);
+    let root = cgroup_root(&mounts);
     let Some(path) = asked else {
-        return root.ok_or(CheckError::NoCgroup2);
+        let root = root.ok_or(CheckError::NoCgroup2)?;
+        warn_if_part(&root);
+        return Ok(root);
     };
     if statfs(path).is_ok_and(|found| found.f_type == i64::from(CGROUP2_MAGIC)) {
         return Ok(path.to_owned());
@@ -140,14 +145,16 @@ fn cgroup2(asked: Option<&Path>) -> Result<PathBuf, CheckError> {
     })
 }
 
-/// `36 25 0:31 / /sys/fs/cgroup/unified rw,relatime shared:10 - cgroup2 cgroup2 rw`
-fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (place, kind) = line.split_once(" - ")?;
-        let mut place = place.split(' ').skip(3);
-        let (root, point) = (place.next()?, place.next()?);
-        (root == "/" && kind.split(' ').next() == Some("cgroup2")).then(|| point.into())
-    })
+/// A container with a cgroup namespace of its own sees its own cgroup as the root, and hooks there would serve only weir.
+/// The real root has the inode number 1: numbers are given out from there.
+fn warn_if_part(root: &Path) {
+    if fs::metadata(root).is_ok_and(|found| found.ino() != 1) {
+        tracing::warn!(
+            "{} is only a part of the cgroup hierarchy, so sockets outside it are not served: run weir in the host's \
+             cgroup namespace, or mount the host's /sys/fs/cgroup into the container and name it with --cgroup",
+            root.display()
+        );
+    }
 }
 
 /// Cilium's kube-proxy replacement pins its socket programs and keeps neighbours for node ports; Calico's eBPF data
@@ -221,13 +228,9 @@ mod tests {
     }
 
     #[test]
-    fn the_v2_hierarchy_is_found_on_hybrid_hosts_too() {
-        let hybrid = "30 25 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-                      36 25 0:31 / /sys/fs/cgroup/unified rw,relatime shared:10 - cgroup2 cgroup2 rw\n";
-        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        // A bind mount of a part of it is not the hierarchy's root.
-        let part = "36 25 0:31 /a /mnt rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(cgroup2_mount(part), None);
+    fn a_folder_of_another_file_system_is_no_cgroup() {
+        let refused = cgroup2(Some(Path::new("/proc"))).unwrap_err();
+        assert!(matches!(refused, CheckError::NotCgroup2 { .. }), "{refused}");
     }
 
     #[test]

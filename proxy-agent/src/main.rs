@@ -55,7 +55,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
         node_name: flags.node_name,
         kernel: kernel::Options {
             pins: flags.bpffs.pins(),
-            cgroup: Some(node.cgroup),
+            cgroup: node.cgroup,
             object: flags.bpf_object,
             log: flags.kernel_log.into(),
             no_tcx: flags.clsact,

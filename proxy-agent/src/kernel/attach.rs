@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aya::Ebpf;
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
@@ -186,8 +186,8 @@ impl Programs {
     }
 
     /// Attaches the socket hooks to a cgroup v2 folder, or puts our programs into the links that are there.
-    pub(super) fn attach_cgroup(&mut self, path: Option<&Path>) -> Result<(), AttachError> {
-        self.cgroup = Some(Cgroup::find(path)?);
+    pub(super) fn attach_cgroup(&mut self, path: PathBuf) -> Result<(), AttachError> {
+        self.cgroup = Some(Cgroup::open(path)?);
         self.check_cgroup()
     }
 

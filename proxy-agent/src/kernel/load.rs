@@ -58,8 +58,8 @@ pub enum KernelLog {
 pub struct Options {
     /// Where maps and links are pinned.
     pub pins: Pins,
-    /// The cgroup v2 folder of the socket hooks; `None` is the root of the v2 hierarchy.
-    pub cgroup: Option<PathBuf>,
+    /// The cgroup v2 folder of the socket hooks.
+    pub cgroup: PathBuf,
     /// The kernel object, instead of the one that this build carries.
     pub object: Option<PathBuf>,
     /// What the programs log.
@@ -182,7 +182,7 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
     maps.lock = Some(lock);
 
     let mut programs = Programs::load(ebpf, pins.clone(), features.tcx)?;
-    programs.attach_cgroup(options.cgroup.as_deref())?;
+    programs.attach_cgroup(options.cgroup.clone())?;
     Ok(Kernel {
         maps,
         programs,
