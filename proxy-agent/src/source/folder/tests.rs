@@ -96,7 +96,7 @@ fn a_byte_that_is_not_utf8_costs_its_document() {
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
     let mut scanner = Scanner::new(folder.0.clone());
     told(&mut scanner);
-    let mut content = (service("a", "10.0.0.11") + "# caf").into_bytes();
+    let mut content = (service("a", "10.0.0.11") + "# coffee").into_bytes();
     content.extend(b"\xe9\n");
     content.extend(service("b", "10.0.0.22").into_bytes());
     fs::write(folder.0.join("a.yaml"), content).unwrap();
