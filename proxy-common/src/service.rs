@@ -1,5 +1,7 @@
 //! `SERVICES`, `CURSORS` and `SERVICE_NAMES`: a frontend, whose turn it is, and what people call it.
 
+use core::ops::RangeInclusive;
+
 use crate::backend::BackendRange;
 use crate::layout::byte_enum;
 use crate::net::Ip;
@@ -16,6 +18,26 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// A [`Scope`].
     pub scope: u8,
+}
+
+impl ServiceKey {
+    /// Every key at an address, for a map that is in order.
+    #[must_use]
+    pub const fn all_at(address: Ip) -> RangeInclusive<Self> {
+        let first = Self {
+            address,
+            port: 0,
+            protocol: 0,
+            scope: 0,
+        };
+        let last = Self {
+            address,
+            port: u16::MAX,
+            protocol: u8::MAX,
+            scope: u8::MAX,
+        };
+        RangeInclusive::new(first, last)
+    }
 }
 
 byte_enum! {

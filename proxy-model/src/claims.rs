@@ -4,7 +4,6 @@
 //! first by namespace and name; when it goes, the next one takes over.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
 
 use proxy_common::{Ip, ServiceKey};
 
@@ -70,17 +69,7 @@ impl Claims {
 
     /// Everybody with a wish at this address.
     pub fn at(&self, address: Ip) -> impl Iterator<Item = &ObjectName> {
-        let first = ServiceKey {
-            address,
-            ..ServiceKey::default()
-        };
-        let last = ServiceKey {
-            address,
-            port: u16::MAX,
-            protocol: u8::MAX,
-            scope: u8::MAX,
-        };
-        let range = self.by_key.range((Bound::Included(first), Bound::Included(last)));
+        let range = self.by_key.range(ServiceKey::all_at(address));
         range.flat_map(|(_, claims)| claims).map(|claim| &claim.service)
     }
 }

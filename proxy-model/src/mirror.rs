@@ -1,7 +1,6 @@
 //! What the kernel's maps hold, as far as the model knows: it changes when a step has been applied, not before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
 
 use proxy_common::{Address, AddressKind, Backend, Ip, Scope, Service, ServiceKey, ServiceName};
 
@@ -65,19 +64,7 @@ impl Mirror {
 
     /// The frontends at an address.
     pub fn rows_at(&self, address: Ip) -> impl Iterator<Item = (&ServiceKey, &Service)> {
-        let first = ServiceKey {
-            address,
-            ..ServiceKey::default()
-        };
-        let last = ServiceKey {
-            address,
-            port: u16::MAX,
-            protocol: u8::MAX,
-            scope: u8::MAX,
-        };
-        let range = self
-            .services
-            .range((Bound::Included(first), Bound::Included(last)));
+        let range = self.services.range(ServiceKey::all_at(address));
         range.filter(|(key, _)| key.scope == Scope::Address.code())
     }
 
