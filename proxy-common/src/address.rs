@@ -18,6 +18,14 @@ pub struct Address {
     pub reserved: u16,
 }
 
+impl Address {
+    /// Whether the address is one of this node's own.
+    #[inline(always)]
+    pub const fn is_node(&self) -> bool {
+        self.kind == AddressKind::Node.code()
+    }
+}
+
 /// A row of `ADDRESS_FILTER`: a bit for every address that falls on it.
 ///
 /// Small enough to stay in the cache of every CPU, where `ADDRESSES` does not: a bit that is not set answers for most
@@ -25,8 +33,10 @@ pub struct Address {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FilterWord {
-    /// The bits.
+    /// Bits of all addresses.
     pub bits: u64,
+    /// Of these, the bits of this node's own addresses.
+    pub nodes: u64,
 }
 
 /// Where an address falls in `ADDRESS_FILTER`.

@@ -40,6 +40,18 @@ pub struct Meta {
     pub netns_cookie: u64,
 }
 
+/// The one row of `CLOCK`: what a CPU was last told about the time.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Clock {
+    /// The kernel's tick (`jiffies`) at which it was told.
+    pub tick: u64,
+    /// Monotonic seconds.
+    pub seconds: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
 /// The one row of `MONITOR`: events are written only while somebody listens.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -56,17 +56,18 @@ macro_rules! rows {
 }
 
 use crate::{
-    Address, Backend, BackendState, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
+    Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
     InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey,
 };
 
 rows! {
     Ip = 16,
     Address = 4,
-    FilterWord = 8,
+    FilterWord = 16,
     InterfaceUse = 4,
     ServiceKey = 20,
     Service = 28,
+    Clock = 16,
     Cursor = 64,
     ServiceName = 200,
     Backend = 28,

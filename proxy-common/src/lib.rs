@@ -19,7 +19,7 @@ pub mod socket;
 
 pub use address::{Address, AddressKind, FilterBit, FilterWord};
 pub use backend::{Backend, BackendRange, BackendState};
-pub use config::{Meta, MonitorLease, NodeConfig};
+pub use config::{Clock, Meta, MonitorLease, NodeConfig};
 pub use event::{Event, EventKind, Reason};
 pub use flow::{Direction, Flow, FlowKey, FlowState, Fragment, FragmentKey, Hook, InterfaceUse, Nat};
 pub use layout::ABI_VERSION;
@@ -63,6 +63,8 @@ pub mod maps {
     pub const COUNTERS: &str = "COUNTERS";
     /// Working memory of the packet programs, per CPU; not pinned.
     pub const SCRATCH: &str = "SCRATCH";
+    /// What each CPU was last told about the time; not pinned.
+    pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
     pub const PINNED: [&str; 16] = [

@@ -53,10 +53,11 @@ impl Ip {
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, _, _, _, _] = self.bytes else {
+        let ([a, b, c, _], _) = self.bytes.as_chunks::<4>() else {
             return false;
         };
-        true
+        u32::from_ne_bytes(*a) | u32::from_ne_bytes(*b) == 0
+            && u32::from_ne_bytes(*c) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
     }
 
     /// The last four bytes: the address on the wire if this is IPv4.

@@ -1,5 +1,7 @@
 //! Fragments: only the first of a datagram carries the ports, so they are remembered for the others.
 
+use core::hint::cold_path;
+
 use proxy_common::Fragment;
 
 use crate::flow;
@@ -12,6 +14,7 @@ pub(crate) fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
     if s.packet.first_fragment == 0 {
         return;
     }
+    cold_path();
     write_fragment_key(s);
     let ports = Fragment {
         source_port: s.key.source_port,

@@ -4,6 +4,9 @@
 pub trait Packet {
     /// Copies `N` bytes at `at`, or `None` when the packet ends before.
     fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+
+    /// Payload bytes of each segment of a GSO packet; 0 if the packet is one segment.
+    fn segment(&self) -> u32;
 }
 
 /// Writing, as [`crate::rewrite::apply`] needs it.

@@ -3,6 +3,7 @@
 //! In two stages, because most packets end after the first: [`network`] reads the addresses, and only a packet for
 //! one of weir's addresses goes through [`transport`].
 
+use core::hint::cold_path;
 use core::mem::offset_of;
 
 use network_types::eth::{EthHdr, EtherType};
@@ -55,8 +56,8 @@ pub struct Parsed {
 impl Parsed {
     /// Length of the packet on the wire, from the IP header on: of one segment, if it will be cut into several.
     #[inline(always)]
-    pub fn segment_length(&self, place: Place) -> u16 {
-        if place.segment == 0 {
+    pub fn segment_length(&self, segment: u32) -> u16 {
+        if segment == 0 {
             return self.length;
         }
         let transport = if self.protocol == TCP {
@@ -65,7 +66,7 @@ impl Parsed {
             8
         };
         let headers = u32::from(self.l4.wrapping_sub(self.l3)) + transport;
-        ((headers + place.segment) & 0xffff) as u16
+        ((headers + segment) & 0xffff) as u16
     }
 }
 
@@ -148,6 +149,7 @@ pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
             return Network::Malformed;
         };
         if kind == VLAN || kind == VLAN_OUTER {
+            cold_path();
             let at = EthHdr::LEN + offset_of!(VlanHdr, ether_type);
             let Some(kind) = packet.load::<2>(at) else {
                 return Network::Malformed;
@@ -172,8 +174,8 @@ pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
 
 /// The destination of a packet without VLAN tag, before anything else is read of it; `None` if it takes a longer look.
 #[inline(always)]
-pub fn destination(packet: &impl Packet, place: Place) -> Option<Ip> {
-    if !place.ethernet {
+pub fn destination(packet: &impl Packet, ethernet: bool) -> Option<Ip> {
+    if !ethernet {
         return None;
     }
     match packet.load::<2>(offset_of!(EthHdr, ether_type))? {
@@ -203,17 +205,18 @@ fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
         frag_b,
         _,
         protocol,
-        _,
-        _,
-        addresses @ ..,
+        ..,
     ] = header;
-    let [s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d] = addresses;
+    // By words: out of single bytes the compiler would put each address together again.
+    let ([_, _, _, source, destination], _) = header.as_chunks::<4>() else {
+        return Network::Malformed;
+    };
     let header_length = usize::from(version & 0x0f) * 4;
     if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
         return Network::Malformed;
     }
-    s.key.source = Ip::v4([s_a, s_b, s_c, s_d]);
-    s.key.destination = Ip::v4([d_a, d_b, d_c, d_d]);
+    s.key.source = Ip::v4(*source);
+    s.key.destination = Ip::v4(*destination);
     let offset = u16::from_be_bytes([frag_a & 0x1f, frag_b]);
     let more = frag_a & 0x20 != 0;
     s.packet = Parsed {
@@ -281,6 +284,7 @@ fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
         }
         return ports(packet, protocol, s);
     }
+    cold_path();
     let icmp = if s.packet.family == 4 { ICMP } else { ICMPV6 };
     if protocol != icmp || s.packet.later_fragment != 0 {
         return Content::Other;

@@ -4,6 +4,8 @@
 //! between (netfilter, network policies, `rp_filter`) sees client and endpoint only. The exception is source NAT:
 //! its answers come to an address of this node and are met at ingress, before the stack.
 
+use core::hint::{black_box, cold_path};
+
 use proxy_common::{
     Address, AddressKind, Backend, Direction, FlowState, Hook, Nat, NodeConfig, Reason, Service,
 };
@@ -16,56 +18,87 @@ use crate::tables::{RouteQuery, RouteResult, Tables};
 use crate::verdict::Verdict;
 use crate::{flow, reply, rewrite, select, service, snat};
 
-/// A packet that enters the node's stack from an interface.
+/// Makes the compiler read the scratch again instead of carrying addresses along, byte by byte, in registers that a kernel
+/// program does not have: they end on its stack, and every path through the program pays for them.
+#[inline(always)]
+fn forget_registers(s: &mut Scratch) -> &mut Scratch {
+    black_box(s)
+}
+
+/// Whether a packet that comes in is for an address that weir surely does not know: most are, and this is all that they
+/// cost. It is asked before anything else is read or prepared; `false` only means that [`ingress`] has to look closer.
+#[inline(always)]
+pub fn is_foreign(packet: &impl Packet, tables: &impl Tables, ethernet: bool) -> bool {
+    match parse::destination(packet, ethernet) {
+        Some(destination) => !tables.may_know(&destination),
+        None => false,
+    }
+}
+
+/// A packet that enters the node's stack from an interface, and may be for an address of weir's.
 #[inline(always)]
 pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut Scratch) -> Verdict {
-    // The cheap test: most packets are for an address that weir does not know.
-    if let Some(destination) = parse::destination(packet, place)
-        && !tables.may_know(&destination)
-    {
-        return Verdict::Ignore;
-    }
     match parse::network(packet, place, s) {
         Network::Ip => {}
         Network::NotIp => return Verdict::Ignore,
         Network::Malformed => return Verdict::Pass(Reason::PassMalformed),
     }
-    let Some(address) = tables.address(&s.key.destination) else {
-        return Verdict::Ignore;
-    };
-    let Some(kind) = AddressKind::from_code(address.kind) else {
-        return Verdict::Ignore;
-    };
-    let Some(config) = tables.config() else {
-        return Verdict::Drop(Reason::DropNoConfig);
-    };
     s.key.hook = Hook::Ingress.code();
+    let s = forget_registers(s);
     let content = parse::transport(packet, s);
-    if let Some(verdict) = not_a_connection(tables, kind, content, s) {
-        return verdict;
-    }
-    if kind == AddressKind::Node && !service::node_port_or_answer(&config, &s.key, address.node_ports != 0) {
-        return Verdict::Pass(Reason::PassNotFrontend);
+    let s = forget_registers(s);
+    // A packet for a ClusterIP is looked for among the flows at once. One for the node itself is mostly not weir's, which
+    // its port tells for less.
+    let mut located = None;
+    if content != Content::Transport || tables.may_be_node(&s.key.destination) {
+        let Some((address, kind)) = locate(tables, s) else {
+            return Verdict::Ignore;
+        };
+        if let Some(verdict) = not_a_connection(tables, kind, content, s) {
+            return verdict;
+        }
+        if kind == AddressKind::Node && !is_for_weir(tables, address, s) {
+            return Verdict::Pass(Reason::PassNotFrontend);
+        }
+        located = Some((address, kind));
     }
     let now = tables.now();
     if tables.flow(&s.key, &mut s.flow) && !starts_anew(tables, now, s) {
         return known(packet, tables, place, now, s);
     }
+    cold_path();
+    let Some((address, kind)) = located.or_else(|| locate(tables, s)) else {
+        return Verdict::Ignore;
+    };
     if content != Content::Transport {
         return unknown(kind, content);
     }
-    fresh(
-        packet,
-        tables,
-        &Situation {
-            place,
-            config,
-            address,
-            kind,
-            now,
-        },
-        s,
-    )
+    let Some(config) = tables.config() else {
+        return Verdict::Drop(Reason::DropNoConfig);
+    };
+    let at = Situation {
+        place,
+        config,
+        address,
+        kind,
+        now,
+    };
+    fresh(packet, tables, &at, s)
+}
+
+/// What the packet's destination is to this node, if it is known.
+#[inline(always)]
+fn locate(tables: &impl Tables, s: &Scratch) -> Option<(Address, AddressKind)> {
+    let address = tables.address(&s.key.destination)?;
+    Some((address, AddressKind::from_code(address.kind)?))
+}
+
+/// Whether a packet to an address of this node can be weir's at all, by its port.
+#[inline(always)]
+fn is_for_weir(tables: &impl Tables, address: Address, s: &Scratch) -> bool {
+    tables
+        .config()
+        .is_some_and(|config| service::node_port_or_answer(&config, &s.key, address.node_ports != 0))
 }
 
 /// A packet that leaves the node's stack to an interface: only answers are of interest.
@@ -75,17 +108,20 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
         return Verdict::Ignore;
     }
     s.key.hook = Hook::Egress.code();
+    let s = forget_registers(s);
     match parse::transport(packet, s) {
         Content::Transport | Content::IcmpError => {}
         Content::LaterFragment if recall_ports(tables, s) => {}
         _ => return Verdict::Ignore,
     }
+    let s = forget_registers(s);
     if !tables.flow(&s.key, &mut s.flow) {
         return Verdict::Ignore;
     }
     let now = tables.now();
     if s.packet.content == Content::Transport.code() && flow::is_of_another(&s.flow, s.packet.tcp_flags, now)
     {
+        cold_path();
         forget(tables, s);
         return Verdict::Ignore;
     }
@@ -109,6 +145,10 @@ fn not_a_connection(
     content: Content,
     s: &mut Scratch,
 ) -> Option<Verdict> {
+    if content == Content::Transport {
+        return None;
+    }
+    cold_path();
     match content {
         Content::Transport | Content::IcmpError => None,
         Content::LaterFragment if recall_ports(tables, s) => None,
@@ -192,6 +232,7 @@ fn known(packet: &impl Packet, tables: &impl Tables, place: Place, now: u32, s: 
     }
     rewrite::plan(direction, s);
     if s.flow.nat == Nat::Source.code() {
+        cold_path();
         send(packet, tables, place, reason, s)
     } else {
         Verdict::Translate(reason)
@@ -206,6 +247,7 @@ fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch
     if state == s.flow.state && now == s.flow.last_seen {
         return;
     }
+    cold_path();
     let twin = if from_backend {
         Direction::ToService
     } else {
@@ -324,7 +366,7 @@ fn begin(
 fn is_this_node(tables: &impl Tables, s: &Scratch) -> bool {
     tables
         .address(&s.flow.backend)
-        .is_some_and(|address| address.kind == AddressKind::Node.code())
+        .is_some_and(|address| address.is_node())
 }
 
 /// The backend shall see this node: the address that the node has on the way to it.
@@ -361,7 +403,7 @@ fn send(
     let query = RouteQuery {
         interface: place.interface,
         destination: s.edits.destination,
-        length: s.packet.segment_length(place),
+        length: s.packet.segment_length(packet.segment()),
     };
     match tables.route(&query, &mut s.route) {
         RouteResult::Found => Verdict::Redirect(reason),

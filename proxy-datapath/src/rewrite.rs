@@ -1,5 +1,6 @@
 //! What changes in a packet, as data, and the one function that changes it.
 
+use core::hint::cold_path;
 use core::mem::offset_of;
 
 use network_types::icmp::Icmpv4Hdr;
@@ -59,6 +60,7 @@ pub fn plan(direction: Direction, s: &mut Scratch) {
         )
     };
     if s.packet.content == Content::IcmpError.code() {
+        cold_path();
         plan_error(
             direction,
             (source, source_port),
@@ -105,10 +107,14 @@ fn plan_error(direction: Direction, source: (Ip, u16), destination: (Ip, u16), s
 #[inline(always)]
 #[must_use = "a packet that could not be rewritten must be dropped"]
 pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
-    let l3 = usize::from(parsed.l3);
+    if parsed.content == Content::Transport.code() && parsed.options == 0 {
+        at_once(packet, parsed, edits)?;
+        return fix_transport(packet, parsed, edits);
+    }
+    cold_path();
     addresses(
         packet,
-        (l3, parsed.family),
+        (usize::from(parsed.l3), parsed.family),
         (&edits.source, &edits.destination),
         edits.outer_diff,
     )?;
@@ -118,15 +124,47 @@ pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Opt
     if parsed.content == Content::IcmpError.code() {
         return apply_error(packet, parsed, edits);
     }
-    let l4 = usize::from(parsed.l4);
-    ports(packet, l4, edits)?;
+    ports(packet, usize::from(parsed.l4), edits)?;
+    fix_transport(packet, parsed, edits)
+}
+
+/// Addresses and ports in one piece, where nothing stands between them: a store may be a helper call.
+#[inline(always)]
+fn at_once(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
+    let l3 = usize::from(parsed.l3);
+    let [p_a, p_b] = Be16::from_host(edits.source_port).to_wire();
+    let [q_a, q_b] = Be16::from_host(edits.destination_port).to_wire();
+    if parsed.family == 6 {
+        let mut piece = [0; 36];
+        let (source, rest) = piece.split_at_mut(16);
+        let (destination, both) = rest.split_at_mut(16);
+        source.copy_from_slice(&edits.source.bytes);
+        destination.copy_from_slice(&edits.destination.bytes);
+        both.copy_from_slice(&[p_a, p_b, q_a, q_b]);
+        return packet.store(l3 + offset_of!(Ipv6Hdr, src_addr), piece);
+    }
+    let at = l3 + offset_of!(Ipv4Hdr, check);
+    let [c_a, c_b] = checksum::update(packet.load::<2>(at)?, u64::from(edits.outer_diff));
+    let [s_a, s_b, s_c, s_d] = edits.source.v4_bytes();
+    let [d_a, d_b, d_c, d_d] = edits.destination.v4_bytes();
+    packet.store(
+        at,
+        [
+            c_a, c_b, s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d, p_a, p_b, q_a, q_b,
+        ],
+    )
+}
+
+/// The checksum of TCP or UDP.
+#[inline(always)]
+fn fix_transport(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
     let at = if parsed.protocol == TCP {
         offset_of!(TcpHdr, check)
     } else {
         offset_of!(UdpHdr, check)
     };
     packet.fix_checksum(ChecksumFix {
-        at: l4 + at,
+        at: usize::from(parsed.l4) + at,
         pseudo: edits.outer_diff,
         payload: edits.port_diff,
         udp: parsed.protocol == UDP,

@@ -19,21 +19,24 @@ pub struct Place {
     pub uplink: bool,
     /// Whether packets have an Ethernet header here.
     pub ethernet: bool,
-    /// Payload bytes of each segment of a GSO packet; 0 if the packet is one segment.
-    pub segment: u32,
 }
 
 /// The working memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scratch {
+    // What every packet of a known flow touches comes first, and together: each line of cache counts.
     /// The packet's five-tuple. For an ICMP error: that of the packet it complains about, turned round, because it
     /// travels like an answer to that packet.
     pub key: FlowKey,
-    /// The key of the other row of a flow.
-    pub other: FlowKey,
+    /// What the headers say.
+    pub packet: Parsed,
     /// The flow that is found or made.
     pub flow: Flow,
+    /// What is to be changed in the packet.
+    pub edits: Edits,
+    /// The key of the other row of a flow.
+    pub other: FlowKey,
     /// A row that stands where another is wanted.
     pub found: Flow,
     /// The frontend that is asked for.
@@ -44,10 +47,6 @@ pub struct Scratch {
     pub outer_source: Ip,
     /// Destination address on the outermost header.
     pub outer_destination: Ip,
-    /// What the headers say.
-    pub packet: Parsed,
-    /// What is to be changed in the packet.
-    pub edits: Edits,
     /// Where to send the packet, if not on through the stack.
     pub route: Route,
     /// What is sent back instead of the packet.

@@ -14,6 +14,8 @@ pub trait Tables {
 
     /// Whether an address can have a row at all: false is certain, and cheap to find out.
     fn may_know(&self, address: &Ip) -> bool;
+    /// Whether an address can be one of this node's own: false is certain, and as cheap.
+    fn may_be_node(&self, address: &Ip) -> bool;
     /// What an address is to this node.
     fn address(&self, address: &Ip) -> Option<Address>;
     /// The service of a frontend.

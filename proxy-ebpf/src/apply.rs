@@ -1,5 +1,6 @@
 //! A verdict becomes helper calls: the only place where packets are changed and sent.
 
+use core::hint::cold_path;
 use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
@@ -23,9 +24,9 @@ const AF_INET6: u32 = 10;
 ///
 /// A packet that goes on gets `TC_ACT_UNSPEC` (`TCX_NEXT`): programs of others behind this one have their say.
 #[inline(always)]
-pub(crate) fn verdict(
+pub(crate) fn verdict<const DIRECT: bool>(
     verdict: Verdict,
-    packet: &mut Skb<'_>,
+    packet: &mut Skb<'_, DIRECT>,
     place: Place,
     s: &mut Scratch,
 ) -> (Verdict, i32) {
@@ -33,8 +34,14 @@ pub(crate) fn verdict(
         Verdict::Ignore | Verdict::Pass(_) => Some(TC_ACT_UNSPEC),
         Verdict::Drop(_) => Some(TC_ACT_SHOT),
         Verdict::Translate(_) => rewrite::apply(packet, &s.packet, &s.edits).map(|()| TC_ACT_UNSPEC),
-        Verdict::Redirect(_) => rewrite::apply(packet, &s.packet, &s.edits).map(|()| redirect(s)),
-        Verdict::Reply(_) => reply(packet, place, s),
+        Verdict::Redirect(_) => {
+            cold_path();
+            rewrite::apply(packet, &s.packet, &s.edits).map(|()| redirect(s))
+        }
+        Verdict::Reply(_) => {
+            cold_path();
+            reply(packet, place, s)
+        }
     };
     match done {
         Some(action) => (verdict, action),
@@ -72,7 +79,7 @@ fn redirect(s: &Scratch) -> i32 {
 
 /// Turns the packet into the reply and sends it back.
 #[inline(always)]
-fn reply(packet: &mut Skb<'_>, place: Place, s: &mut Scratch) -> Option<i32> {
+fn reply<const DIRECT: bool>(packet: &mut Skb<'_, DIRECT>, place: Place, s: &mut Scratch) -> Option<i32> {
     let l3 = u32::from(s.packet.l3) & 0x3f;
     // verifier: a length out of a map is unknown; it must be within the reply's bytes ("invalid access to map value").
     let length = s.reply.length;

@@ -1,5 +1,7 @@
 //! Counters for every verdict, events for those that a person would ask about.
 
+use core::hint::cold_path;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_log_ebpf::{debug, warn};
@@ -28,6 +30,7 @@ pub(crate) fn verdict(ctx: &impl EbpfContext, verdict: Verdict, place: Place, s:
         Verdict::Drop(_) => EventKind::Drop,
         _ => return,
     };
+    cold_path();
     log(ctx, reason, place.interface);
     if !somebody_listens() {
         return;

@@ -1,9 +1,12 @@
 //! A socket buffer as the datapath sees a packet: the only place where packet pointers are compared and followed.
 
+use core::hint::cold_path;
 use core::mem::offset_of;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_F_IPV6, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_IPV6, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::generated::bpf_skb_store_bytes;
 use aya_ebpf::programs::TcContext;
 use network_types::eth::{EthHdr, EtherType};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -30,18 +33,24 @@ const OFFSET_MASK: usize = 0x3ff;
 /// error's quote included.
 const LINEAR: u32 = 128;
 
-/// A packet at a TC hook.
-pub(crate) struct Skb<'a> {
+/// A packet at a TC hook, which is written by pointer if `DIRECT`, else by helper.
+///
+/// A program with a single store by pointer makes every packet private before its first instruction, also those that it
+/// leaves alone: a copy of the head of everything that a local socket sends, as the socket keeps a clone. At ingress
+/// and at uplinks packets are of that kind and most are none of weir's, so a helper call for the few is cheaper. On their
+/// way to a pod they are private by then (the stack has changed their TTL), and a store by pointer costs nothing.
+pub(crate) struct Skb<'a, const DIRECT: bool> {
     pub(crate) ctx: &'a TcContext,
 }
 
-impl<'a> Skb<'a> {
+impl<'a, const DIRECT: bool> Skb<'a, DIRECT> {
     /// Takes a packet, with its headers where they can be read directly.
     #[inline(always)]
     pub(crate) fn new(ctx: &'a TcContext, ethernet: bool) -> Self {
         let packet = Self { ctx };
         let linear = ctx.data_end().wrapping_sub(ctx.data());
         if linear < LINEAR as usize && linear < ctx.len() as usize && !packet.is_plain(ethernet) {
+            cold_path();
             // A packet that cannot be pulled has fewer bytes for `load`, which then says so.
             let _pulled = ctx.pull_data(ctx.len().min(LINEAR));
         }
@@ -105,7 +114,7 @@ struct Halves<const N: usize>([u8; N]);
 #[repr(C, packed(4))]
 struct Number(u128);
 
-impl Packet for Skb<'_> {
+impl<const DIRECT: bool> Packet for Skb<'_, DIRECT> {
     #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         // verifier: "start + 1 > end" becomes "start >= end", which proves nothing to it ("offset is outside of the
@@ -123,11 +132,26 @@ impl Packet for Skb<'_> {
             }
         })
     }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        let skb: *mut __sk_buff = self.ctx.as_ptr().cast();
+        // SAFETY: a field of the program's own context.
+        unsafe { ptr::read_volatile(&raw const (*skb).gso_size) }
+    }
 }
 
-impl PacketMut for Skb<'_> {
+impl<const DIRECT: bool> PacketMut for Skb<'_, DIRECT> {
     #[inline(always)]
     fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
+        if !DIRECT {
+            // SAFETY: the bytes are on the stack, and as many as is said.
+            let stored = unsafe {
+                let at = (at & OFFSET_MASK) as u32;
+                bpf_skb_store_bytes(self.ctx.as_ptr().cast(), at, bytes.as_ptr().cast(), N as u32, 0)
+            };
+            return (stored == 0).then_some(());
+        }
         let start = self.at(at, N)?;
         // SAFETY: as in `load`; the verifier's prologue has made the packet's head writable.
         unsafe {

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
+    Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
     InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, Reason, Service, ServiceKey, ServiceName, Socket,
     SocketKey, limits,
 };
@@ -174,6 +174,15 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::n
 /// Survives:  nothing.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// The time as the last program on this CPU was told it: it is asked for once a tick, not once a packet. Not pinned.
+///
+/// Writer:    programs. Reader: programs on the same CPU.
+/// Lifecycle: one tick of the kernel's clock.
+/// Full:      cannot be: one row.
+/// Survives:  nothing.
+#[btf_map]
+pub(crate) static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
 
 /// 1 if the kernel has `bpf_set_retval` (Linux 5.18, commit b44123b4a3dc); the loader sets it before the verifier
 /// looks, which then leaves the call out.

@@ -8,7 +8,7 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
     NodeConfig, Service, ServiceKey, Socket, SocketKey,
@@ -74,6 +74,14 @@ const FIB_SUCCESS: i64 = 0;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 const FIB_FRAGMENTATION_NEEDED: i64 = 8;
 
+/// Monotonic seconds, by a call.
+#[inline(always)]
+fn seconds() -> u32 {
+    // SAFETY: takes no argument. Coarse (a tick late, Linux 5.11): a second is a long time.
+    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+    (nanoseconds / 1_000_000_000) as u32
+}
+
 impl Tables for Kernel {
     #[inline(always)]
     fn config(&self) -> Option<NodeConfig> {
@@ -82,9 +90,20 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        // SAFETY: takes no argument. Coarse (a tick late, Linux 5.11) is half the cost, and a second is a long time.
-        let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
-        (nanoseconds / 1_000_000_000) as u32
+        // SAFETY: takes no argument. The verifier makes a load of it (Linux 5.6), where asking for the time is a call of
+        // functions that call functions: so that is done once a tick, which is how often the coarse clock moves.
+        let tick = unsafe { bpf_jiffies64() };
+        let Some(clock) = maps::CLOCK.get_ptr_mut(0) else {
+            return seconds();
+        };
+        // SAFETY: this CPU's row. The tick is written last: a program that interrupts this one in between asks itself.
+        unsafe {
+            if ptr::read_volatile(&raw const (*clock).tick) != tick {
+                ptr::write_volatile(&raw mut (*clock).seconds, seconds());
+                ptr::write_volatile(&raw mut (*clock).tick, tick);
+            }
+            ptr::read_volatile(&raw const (*clock).seconds)
+        }
     }
 
     #[inline(always)]
@@ -93,6 +112,14 @@ impl Tables for Kernel {
         maps::ADDRESS_FILTER
             .get(bit.word)
             .is_none_or(|word| word.bits & bit.mask != 0)
+    }
+
+    #[inline(always)]
+    fn may_be_node(&self, address: &Ip) -> bool {
+        let bit = FilterBit::of(address);
+        maps::ADDRESS_FILTER
+            .get(bit.word)
+            .is_none_or(|word| word.nodes & bit.mask != 0)
     }
 
     #[inline(always)]

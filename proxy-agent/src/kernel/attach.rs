@@ -32,12 +32,13 @@ pub(super) const SOCKET_HOOKS: [&str; 8] = [
 ];
 
 /// The packet programs.
-pub(super) const CLASSIFIERS: [&str; 5] = [
+pub(super) const CLASSIFIERS: [&str; 6] = [
     "pod_ingress",
     "uplink_ingress",
     "uplink_l3_ingress",
-    "egress",
-    "egress_l3",
+    "pod_egress",
+    "uplink_egress",
+    "uplink_l3_egress",
 ];
 
 /// Why a program is not attached.
@@ -97,8 +98,9 @@ pub(super) const fn program_for(class: Class, side: Side) -> Option<&'static str
         (Class::Pod, Side::Ingress) => Some("pod_ingress"),
         (Class::Uplink, Side::Ingress) => Some("uplink_ingress"),
         (Class::UplinkL3, Side::Ingress) => Some("uplink_l3_ingress"),
-        (Class::Pod | Class::Uplink, Side::Egress) => Some("egress"),
-        (Class::UplinkL3, Side::Egress) => Some("egress_l3"),
+        (Class::Pod, Side::Egress) => Some("pod_egress"),
+        (Class::Uplink, Side::Egress) => Some("uplink_egress"),
+        (Class::UplinkL3, Side::Egress) => Some("uplink_l3_egress"),
     }
 }
 
@@ -317,7 +319,7 @@ mod tests {
         assert_eq!(class_of("pod_ingress"), Some(Class::Pod));
         assert_eq!(class_of("uplink_ingress"), Some(Class::Uplink));
         assert_eq!(class_of("uplink_l3_ingre"), Some(Class::UplinkL3));
-        for other in ["", "uplink", "egress"] {
+        for other in ["", "uplink", "pod_egress", "uplink_l3_egres"] {
             assert_eq!(class_of(other), None, "{other}");
         }
     }

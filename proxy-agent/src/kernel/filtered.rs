@@ -1,7 +1,7 @@
 //! `ADDRESSES` with the filter before it: an address's bit is set before its row is written, and cleared after the last
 //! row that falls on it is deleted, so that a bit that is not set never lies.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use proxy_common::{Address, FilterBit, FilterWord, Ip};
 
@@ -11,8 +11,16 @@ use super::table::{MapError, Rows, Slots};
 pub(super) struct Filtered {
     rows: Rows<Ip, Address>,
     words: Slots<FilterWord>,
-    known: HashSet<Ip>,
-    on_bit: HashMap<FilterBit, usize>,
+    /// The addresses that have a row, and whether it says that they are the node's own.
+    known: HashMap<Ip, bool>,
+    on_bit: HashMap<FilterBit, Count>,
+}
+
+/// How many addresses fall on a bit.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    all: usize,
+    nodes: usize,
 }
 
 impl Filtered {
@@ -21,7 +29,7 @@ impl Filtered {
         Self {
             rows,
             words,
-            known: HashSet::new(),
+            known: HashMap::new(),
             on_bit: HashMap::new(),
         }
     }
@@ -30,61 +38,88 @@ impl Filtered {
     pub(super) fn restore(&mut self) -> Result<(), MapError> {
         self.known.clear();
         self.on_bit.clear();
-        let mut wanted: BTreeMap<u32, u64> = BTreeMap::new();
-        for (address, _) in self.rows.all()? {
+        let mut wanted: BTreeMap<u32, FilterWord> = BTreeMap::new();
+        for (address, row) in self.rows.all()? {
             let bit = FilterBit::of(&address);
-            *wanted.entry(bit.word).or_default() |= bit.mask;
-            *self.on_bit.entry(bit).or_default() += 1;
-            self.known.insert(address);
+            let node = row.is_node();
+            let word = wanted.entry(bit.word).or_default();
+            word.bits |= bit.mask;
+            word.nodes |= if node { bit.mask } else { 0 };
+            self.on_bit.entry(bit).or_default().add(node);
+            self.known.insert(address, node);
         }
         for (index, word) in self.words.all()? {
-            let bits = wanted.get(&index).copied().unwrap_or_default();
-            if word.bits != bits {
-                self.words.put(index, &FilterWord { bits })?;
+            let wanted = wanted.get(&index).copied().unwrap_or_default();
+            if word != wanted {
+                self.words.put(index, &wanted)?;
             }
         }
         Ok(())
     }
 
     pub(super) fn put(&mut self, address: &Ip, row: Address) -> Result<(), MapError> {
-        let bit = FilterBit::of(address);
-        if !self.on_bit.contains_key(&bit) {
-            self.write(bit, true)?;
-        }
+        let (bit, node) = (FilterBit::of(address), row.is_node());
+        let mut count = self.on_bit.get(&bit).copied().unwrap_or_default();
+        count.add(node);
+        self.write(bit, count)?;
         self.rows.put(address, &row)?;
-        if self.known.insert(*address) {
-            *self.on_bit.entry(bit).or_default() += 1;
+        if let Some(before) = self.known.insert(*address, node) {
+            count.remove(before);
         }
-        Ok(())
+        self.settle(bit, count)
     }
 
     pub(super) fn delete(&mut self, address: &Ip) -> Result<(), MapError> {
         self.rows.delete(address)?;
-        if !self.known.remove(address) {
+        let Some(node) = self.known.remove(address) else {
             return Ok(());
-        }
+        };
         let bit = FilterBit::of(address);
-        let left = self.on_bit.get(&bit).map_or(0, |count| count.saturating_sub(1));
-        if left > 0 {
-            self.on_bit.insert(bit, left);
-            return Ok(());
-        }
-        self.on_bit.remove(&bit);
-        self.write(bit, false)
+        let mut count = self.on_bit.get(&bit).copied().unwrap_or_default();
+        count.remove(node);
+        self.settle(bit, count)
     }
 
     pub(super) fn all(&self) -> Result<Vec<(Ip, Address)>, MapError> {
         self.rows.all()
     }
 
-    /// Nobody else writes these words, so nothing is lost between the two calls.
-    fn write(&mut self, bit: FilterBit, set: bool) -> Result<(), MapError> {
-        let mut word = self.words.get(bit.word)?;
-        if set {
-            word.bits |= bit.mask;
+    /// Remembers how many are left, and clears the bits of none.
+    fn settle(&mut self, bit: FilterBit, count: Count) -> Result<(), MapError> {
+        if count.all == 0 {
+            self.on_bit.remove(&bit);
         } else {
-            word.bits &= !bit.mask;
+            self.on_bit.insert(bit, count);
+        }
+        self.write(bit, count)
+    }
+
+    /// Nobody else writes these words, so nothing is lost between the two calls.
+    fn write(&mut self, bit: FilterBit, count: Count) -> Result<(), MapError> {
+        let old = self.words.get(bit.word)?;
+        let word = FilterWord {
+            bits: with(old.bits, bit.mask, count.all > 0),
+            nodes: with(old.nodes, bit.mask, count.nodes > 0),
+        };
+        if word == old {
+            return Ok(());
         }
         self.words.put(bit.word, &word)
     }
+}
+
+impl Count {
+    const fn add(&mut self, node: bool) {
+        self.all += 1;
+        self.nodes += node as usize;
+    }
+
+    const fn remove(&mut self, node: bool) {
+        self.all = self.all.saturating_sub(1);
+        self.nodes = self.nodes.saturating_sub(node as usize);
+    }
+}
+
+const fn with(bits: u64, mask: u64, set: bool) -> u64 {
+    if set { bits | mask } else { bits & !mask }
 }

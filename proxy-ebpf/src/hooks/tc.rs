@@ -12,6 +12,10 @@ use crate::glue::Skb;
 use crate::tables::{Entry, Kernel, has_flows};
 use crate::{apply, count, maps};
 
+/// How packets are written; why so is told at [`Skb`].
+const BY_HELPER: bool = false;
+const BY_POINTER: bool = true;
+
 /// From a pod.
 #[classifier]
 fn pod_ingress(ctx: TcContext) -> i32 {
@@ -30,34 +34,42 @@ fn uplink_l3_ingress(ctx: TcContext) -> i32 {
     ingress(&ctx, true, false)
 }
 
-/// To anywhere: answers are translated back.
+/// To a pod: answers are translated back. What leaves here has mostly been forwarded.
 #[classifier]
-fn egress(ctx: TcContext) -> i32 {
-    answer(&ctx, true)
+fn pod_egress(ctx: TcContext) -> i32 {
+    answer::<BY_POINTER>(&ctx, true)
 }
 
-/// To anywhere, by a device without link headers.
+/// To outside, or to another node; also what the host's own sockets send.
 #[classifier]
-fn egress_l3(ctx: TcContext) -> i32 {
-    answer(&ctx, false)
+fn uplink_egress(ctx: TcContext) -> i32 {
+    answer::<BY_HELPER>(&ctx, true)
+}
+
+/// To outside, by a device without link headers.
+#[classifier]
+fn uplink_l3_egress(ctx: TcContext) -> i32 {
+    answer::<BY_HELPER>(&ctx, false)
 }
 
 #[inline(always)]
 fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
+    // SAFETY: a field of the program's own context.
+    let interface = unsafe { ptr::read_volatile(&raw const (*ctx.as_ptr().cast::<__sk_buff>()).ifindex) };
+    let tables = Kernel {
+        ctx: ctx.as_ptr(),
+        entry: Some(Entry { interface, uplink }),
+    };
+    if path::is_foreign(&Skb::<BY_HELPER> { ctx }, &tables, ethernet) {
+        return TC_ACT_UNSPEC;
+    }
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
         return TC_ACT_UNSPEC;
     };
     // SAFETY: this CPU's row; TC hooks run with softirqs off, so nothing else uses it meanwhile.
     let s = unsafe { &mut *scratch };
     let place = place(ctx, uplink, ethernet);
-    let mut packet = Skb::new(ctx, ethernet);
-    let tables = Kernel {
-        ctx: ctx.as_ptr(),
-        entry: Some(Entry {
-            interface: place.interface,
-            uplink,
-        }),
-    };
+    let mut packet = Skb::<BY_HELPER>::new(ctx, ethernet);
     let decided = path::ingress(&packet, &tables, place, s);
     let (done, action) = apply::verdict(decided, &mut packet, place, s);
     count::verdict(ctx, done, place, s);
@@ -65,7 +77,7 @@ fn ingress(ctx: &TcContext, uplink: bool, ethernet: bool) -> i32 {
 }
 
 #[inline(always)]
-fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
+fn answer<const DIRECT: bool>(ctx: &TcContext, ethernet: bool) -> i32 {
     // Before anything is read of the packet: most interfaces have no flow of the packet path.
     if !has_flows(place(ctx, false, ethernet).interface) {
         return TC_ACT_UNSPEC;
@@ -77,7 +89,7 @@ fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
     let s = unsafe { &mut *scratch };
     // verifier: read again, and not kept over the look-ups above, which costs stack.
     let place = place(ctx, false, ethernet);
-    let mut packet = Skb::new(ctx, ethernet);
+    let mut packet = Skb::<DIRECT>::new(ctx, ethernet);
     let tables = Kernel {
         ctx: ctx.as_ptr(),
         entry: None,
@@ -91,17 +103,10 @@ fn answer(ctx: &TcContext, ethernet: bool) -> i32 {
 #[inline(always)]
 fn place(ctx: &TcContext, uplink: bool, ethernet: bool) -> Place {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
-    // SAFETY: fields of the program's own context.
-    let (interface, segment) = unsafe {
-        (
-            ptr::read_volatile(&raw const (*skb).ifindex),
-            ptr::read_volatile(&raw const (*skb).gso_size),
-        )
-    };
     Place {
-        interface,
+        // SAFETY: a field of the program's own context.
+        interface: unsafe { ptr::read_volatile(&raw const (*skb).ifindex) },
         uplink,
         ethernet,
-        segment,
     }
 }

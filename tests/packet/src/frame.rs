@@ -8,6 +8,8 @@ use proxy_datapath::{Packet, PacketMut};
 pub struct Frame {
     /// The bytes.
     pub bytes: Vec<u8>,
+    /// Payload of each segment, if it is a GSO packet.
+    pub segment: u32,
 }
 
 impl Frame {
@@ -55,6 +57,10 @@ impl Packet for Frame {
     fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         let end = at.checked_add(N)?;
         self.bytes.get(at..end)?.try_into().ok()
+    }
+
+    fn segment(&self) -> u32 {
+        self.segment
     }
 }
 

@@ -275,8 +275,9 @@ fn there_and_back(
     let program = match (before.source != after.source, arrival.program.ethernet()) {
         (true, true) => Program::UplinkIngress,
         (true, false) => Program::UplinkL3Ingress,
-        (false, true) => Program::Egress,
-        (false, false) => Program::EgressL3,
+        (false, true) if arrival.program == Program::PodIngress => Program::PodEgress,
+        (false, true) => Program::UplinkEgress,
+        (false, false) => Program::UplinkL3Egress,
     };
     let answer = Arrival {
         program,

@@ -89,6 +89,12 @@ impl Tables for Memory {
         self.addresses.keys().any(|known| FilterBit::of(known) == bit)
     }
 
+    fn may_be_node(&self, address: &Ip) -> bool {
+        let bit = FilterBit::of(address);
+        let mut nodes = self.addresses.iter().filter(|(_, row)| row.is_node());
+        nodes.any(|(known, _)| FilterBit::of(known) == bit)
+    }
+
     fn address(&self, address: &Ip) -> Option<Address> {
         self.addresses.get(address).copied()
     }
@@ -209,6 +215,10 @@ impl Tables for Frozen<'_> {
 
     fn may_know(&self, address: &Ip) -> bool {
         self.0.may_know(address)
+    }
+
+    fn may_be_node(&self, address: &Ip) -> bool {
+        self.0.may_be_node(address)
     }
 
     fn address(&self, address: &Ip) -> Option<Address> {

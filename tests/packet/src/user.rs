@@ -22,20 +22,23 @@ pub enum Program {
     UplinkIngress,
     /// From an uplink without link headers.
     UplinkL3Ingress,
-    /// To any interface.
-    Egress,
-    /// To an interface without link headers.
-    EgressL3,
+    /// To a pod.
+    PodEgress,
+    /// To an uplink.
+    UplinkEgress,
+    /// To an uplink without link headers.
+    UplinkL3Egress,
 }
 
 impl Program {
     /// Every packet program.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PodIngress,
         Self::UplinkIngress,
         Self::UplinkL3Ingress,
-        Self::Egress,
-        Self::EgressL3,
+        Self::PodEgress,
+        Self::UplinkEgress,
+        Self::UplinkL3Egress,
     ];
 
     /// Its name in the object.
@@ -44,8 +47,9 @@ impl Program {
             Self::PodIngress => "pod_ingress",
             Self::UplinkIngress => "uplink_ingress",
             Self::UplinkL3Ingress => "uplink_l3_ingress",
-            Self::Egress => "egress",
-            Self::EgressL3 => "egress_l3",
+            Self::PodEgress => "pod_egress",
+            Self::UplinkEgress => "uplink_egress",
+            Self::UplinkL3Egress => "uplink_l3_egress",
         }
     }
 
@@ -59,7 +63,7 @@ impl Program {
 
     /// Whether packets have a link header here.
     pub const fn ethernet(self) -> bool {
-        matches!(self, Self::PodIngress | Self::UplinkIngress | Self::Egress)
+        !matches!(self, Self::UplinkL3Ingress | Self::UplinkL3Egress)
     }
 }
 
@@ -83,7 +87,6 @@ impl Arrival {
             interface: self.interface,
             uplink: matches!(self.program, Program::UplinkIngress | Program::UplinkL3Ingress),
             ethernet: self.program.ethernet(),
-            segment: self.segment,
         }
     }
 }
@@ -106,11 +109,14 @@ pub fn run(tables: &impl Tables, arrival: &Arrival, s: &mut Scratch) -> Outcome 
     let place = arrival.place();
     let mut frame = Frame {
         bytes: arrival.bytes.clone(),
+        segment: arrival.segment,
     };
-    let decided = if arrival.program.is_ingress() {
-        path::ingress(&frame, tables, place, s)
-    } else {
+    let decided = if !arrival.program.is_ingress() {
         path::egress(&frame, tables, place, s)
+    } else if path::is_foreign(&frame, tables, place.ethernet) {
+        Verdict::Ignore
+    } else {
+        path::ingress(&frame, tables, place, s)
     };
     let done = match decided {
         Verdict::Ignore | Verdict::Pass(_) => Some(NEXT),

@@ -44,7 +44,7 @@ fn an_ipv6_packet_does_not_reach_ipv4_rows() -> Result<()> {
     assert_eq!(outcome.verdict, Verdict::Translate(Reason::NewFlow));
     let answer = mapped((Host::Remote(6).ip(false), 8443), client, 4);
     let arrival = Arrival {
-        program: Program::Egress,
+        program: Program::PodEgress,
         interface: Port::Pod1.index(),
         segment: 0,
         bytes: answer,

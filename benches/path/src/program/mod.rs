@@ -31,7 +31,7 @@ use crate::{machine, stats, sys};
 /// The programs that are measured.
 const PROGRAMS: [&str; 2] = [INGRESS, EGRESS];
 const INGRESS: &str = "pod_ingress";
-const EGRESS: &str = "egress";
+const EGRESS: &str = "pod_egress";
 
 /// `TC_ACT_UNSPEC`: on to the next program, or through the stack.
 const ON: u32 = u32::MAX;

@@ -281,8 +281,11 @@ impl Conversation {
             (true, Some(0)) => (Program::PodIngress, Port::Pod1, true),
             (true, Some(_)) => (Program::PodIngress, Port::Pod2, true),
             (true, None) => (Program::UplinkIngress, Port::Overlay, true),
-            (false, _) if self.ethernet => (Program::Egress, self.port, true),
-            (false, _) => (Program::EgressL3, self.port, false),
+            (false, _) if matches!(self.port, Port::Pod1 | Port::Pod2) => {
+                (Program::PodEgress, self.port, true)
+            }
+            (false, _) if self.ethernet => (Program::UplinkEgress, self.port, true),
+            (false, _) => (Program::UplinkL3Egress, self.port, false),
         }
     }
 

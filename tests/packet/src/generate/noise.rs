@@ -56,7 +56,7 @@ fn elsewhere(random: &mut Random, arrival: &mut Arrival) {
 
 /// Bytes that nobody made on purpose, some with a header that is read at least.
 pub(super) fn raw(random: &mut Random) -> Arrival {
-    let program = random.pick(&Program::ALL).unwrap_or(Program::Egress);
+    let program = random.pick(&Program::ALL).unwrap_or(Program::PodEgress);
     let interface = random.pick(&Port::ALL).unwrap_or(Port::Uplink).index();
     let longest = if random.percent(90) { 120 } else { LONGEST };
     let length = 14 + random.below(longest);

@@ -52,10 +52,11 @@ impl Kernel {
     /// programs do not see.
     fn set_filter(&mut self, rows: &Rows) -> Result<()> {
         let mut words = vec![FilterWord::default(); limits::ADDRESS_FILTER];
-        for (address, _) in &rows.addresses {
+        for (address, row) in &rows.addresses {
             let bit = FilterBit::of(address);
             if let Some(word) = words.get_mut(bit.word as usize) {
                 word.bits |= bit.mask;
+                word.nodes |= if row.is_node() { bit.mask } else { 0 };
             }
         }
         for (index, word) in (0..).zip(&words) {

@@ -122,8 +122,9 @@ impl Stage<'_> {
             (true, Port::Pod1 | Port::Pod2) => Program::PodIngress,
             (true, Port::Uplink | Port::Overlay) => Program::UplinkIngress,
             (true, Port::Tunnel) => Program::UplinkL3Ingress,
-            (false, Port::Tunnel) => Program::EgressL3,
-            (false, _) => Program::Egress,
+            (false, Port::Pod1 | Port::Pod2) => Program::PodEgress,
+            (false, Port::Uplink | Port::Overlay) => Program::UplinkEgress,
+            (false, Port::Tunnel) => Program::UplinkL3Egress,
         };
         let bytes = words::packet(packet, self.v6)?.bytes(program.ethernet(), &self.last)?;
         let arrival = Arrival {
