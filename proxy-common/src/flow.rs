@@ -75,7 +75,7 @@ pub struct Flow {
     pub interface: u32,
     /// Monotonic seconds of the last packet that this row saw.
     pub last_seen: u32,
-    /// A [`FlowState`].
+    /// The sum of the [`FlowBit`]s that the connection has shown; 0 is a new one.
     pub state: u8,
     /// A [`Direction`]: which packets find this row.
     pub direction: u8,
@@ -108,18 +108,69 @@ byte_enum! {
 }
 
 byte_enum! {
-    /// How far a connection is.
-    pub enum FlowState {
-        /// TCP: SYN seen, no more. UDP: nothing came back yet.
-        New = 0,
-        /// Packets went in both directions.
+    /// A bit of a flow's state: what one side has shown.
+    ///
+    /// Bits, because both sides can show something at once, on two CPUs: each sets its own and neither is lost. And
+    /// because what was no end after all can be taken back.
+    pub enum FlowBit {
+        /// TCP: the client acknowledged the handshake. UDP: the backend answered.
         Established = 1,
         /// TCP: the client sent FIN.
-        ClientClosed = 2,
+        ClientFin = 2,
         /// TCP: the backend sent FIN.
-        BackendClosed = 3,
-        /// TCP: FIN in both directions, or RST: the next SYN is a new connection.
-        Closed = 4,
+        BackendFin = 4,
+        /// TCP: the client sent RST, and nothing since.
+        ClientReset = 8,
+        /// TCP: the backend sent RST, and nothing since.
+        BackendReset = 16,
+    }
+}
+
+/// How far a connection is: what its [`FlowBit`]s mean together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum FlowState {
+    /// TCP: SYN seen, no more. UDP: nothing came back yet.
+    New,
+    /// Packets went in both directions.
+    Established,
+    /// TCP: the client sent FIN.
+    ClientClosed,
+    /// TCP: the backend sent FIN.
+    BackendClosed,
+    /// TCP: FIN in both directions: the next SYN is a new connection.
+    Closed,
+    /// TCP: RST from either side: the next SYN is a new connection, but the RST may have been nobody's.
+    Reset,
+}
+
+impl FlowState {
+    /// What a row's bits mean.
+    #[inline(always)]
+    pub const fn of(bits: u8) -> Self {
+        const CLIENT: u8 = FlowBit::ClientFin.code();
+        const BACKEND: u8 = FlowBit::BackendFin.code();
+        const BOTH: u8 = CLIENT | BACKEND;
+        match bits & BOTH {
+            BOTH => Self::Closed,
+            _ if bits & (FlowBit::ClientReset.code() | FlowBit::BackendReset.code()) != 0 => Self::Reset,
+            CLIENT => Self::ClientClosed,
+            BACKEND => Self::BackendClosed,
+            _ if bits & FlowBit::Established.code() != 0 => Self::Established,
+            _ => Self::New,
+        }
+    }
+
+    /// The name as it stands here.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "New",
+            Self::Established => "Established",
+            Self::ClientClosed => "ClientClosed",
+            Self::BackendClosed => "BackendClosed",
+            Self::Closed => "Closed",
+            Self::Reset => "Reset",
+        }
     }
 }
 
@@ -171,4 +222,28 @@ pub struct Fragment {
     pub destination_port: u16,
     /// Monotonic seconds of the first fragment.
     pub seen: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_together_have_a_name() {
+        use FlowBit::{BackendFin, BackendReset, ClientFin, ClientReset, Established};
+        for (bits, name) in [
+            (&[][..], "New"),
+            (&[Established], "Established"),
+            (&[ClientFin], "ClientClosed"),
+            (&[Established, ClientFin], "ClientClosed"),
+            (&[Established, BackendFin], "BackendClosed"),
+            (&[Established, ClientFin, BackendFin], "Closed"),
+            (&[ClientReset], "Reset"),
+            (&[Established, BackendFin, BackendReset], "Reset"),
+            (&[ClientFin, BackendFin, ClientReset], "Closed"),
+        ] {
+            let state = bits.iter().fold(0, |state, bit| state | bit.code());
+            assert_eq!(FlowState::of(state).name(), name, "{bits:?}");
+        }
+    }
 }

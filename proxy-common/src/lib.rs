@@ -21,7 +21,9 @@ pub use address::{Address, AddressKind, FilterBit, FilterWord};
 pub use backend::{Backend, BackendRange, BackendState};
 pub use config::{Clock, Meta, MonitorLease, NodeConfig};
 pub use event::{Event, EventKind, Reason};
-pub use flow::{Direction, Flow, FlowKey, FlowState, Fragment, FragmentKey, Hook, InterfaceUse, Nat};
+pub use flow::{
+    Direction, Flow, FlowBit, FlowKey, FlowState, Fragment, FragmentKey, Hook, InterfaceUse, Nat,
+};
 pub use layout::ABI_VERSION;
 pub use net::{Be16, Ip, Protocol};
 pub use service::{Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy};

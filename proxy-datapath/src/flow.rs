@@ -1,12 +1,15 @@
 //! A known flow: its two keys, its states, its time-outs.
 //!
 //! ```text
-//!            SYN                client's ACK            FIN                    the other FIN
-//! (none) ──────────▶ New ──────────────────▶ Established ──▶ Client/BackendClosed ──▶ Closed
-//!                     └──────────────────────── RST from either side ────────────────▶ ┘
+//!        SYN         client's ACK               FIN                          the other FIN
+//! (none) ───▶ New ──────────────▶ Established ─────▶ Client-/BackendClosed ───────────────▶ Closed
+//!              ╰─────────────────────┴────── RST ──────┴──▶ Reset
 //! ```
+//!
+//! Each side's ends are bits of their own ([`FlowBit`]), set by that side's packets only. A reset side that goes on
+//! sending was not reset: somebody else's RST cannot end a connection whose ends ignore it (RFC 5961, 3.2).
 
-use proxy_common::{Direction, Flow, FlowKey, FlowState, Hook, Nat};
+use proxy_common::{Direction, Flow, FlowBit, FlowKey, FlowState, Hook, Nat};
 
 use crate::parse::{ACK, FIN, RST, SYN, TCP};
 
@@ -17,21 +20,25 @@ pub const FRAGMENT_TIMEOUT: u32 = 30;
 /// Seconds after which a silent flow is forgotten.
 ///
 /// Those of the kernel's own connection tracking, with the established time-out that kube-proxy sets (24 h), except
-/// that a closed flow leaves after 10 s: its only purpose then is to answer late packets.
+/// that a closed flow leaves after 10 s: its only purpose then is to answer late packets. A reset one stays for 120 s,
+/// because sequence numbers are not tracked, and a RST that its receiver ignored must not cost an idle connection its
+/// flow before either side has had time to send a keepalive and so take it back. A flood of RSTs does not fill the
+/// table: what is idle longest is evicted first.
 #[inline(always)]
 pub const fn timeout(protocol: u8, state: u8) -> u32 {
+    let state = FlowState::of(state);
     if protocol == TCP {
-        match FlowState::from_code(state) {
-            Some(FlowState::Established) => 86_400,
-            Some(FlowState::ClientClosed | FlowState::BackendClosed) => 3_600,
-            Some(FlowState::New) => 60,
-            Some(FlowState::Closed) | None => 10,
+        match state {
+            FlowState::Established => 86_400,
+            FlowState::ClientClosed | FlowState::BackendClosed => 3_600,
+            FlowState::Reset => 120,
+            FlowState::New => 60,
+            FlowState::Closed => 10,
         }
+    } else if matches!(state, FlowState::Established) {
+        180
     } else {
-        match FlowState::from_code(state) {
-            Some(FlowState::Established) => 180,
-            _ => 30,
-        }
+        30
     }
 }
 
@@ -45,7 +52,8 @@ pub const fn expired(flow: &Flow, now: u32) -> bool {
 /// Whether another connection may take a row's place.
 #[inline(always)]
 pub const fn replaceable(flow: &Flow, now: u32) -> bool {
-    expired(flow, now) || (flow.protocol == TCP && flow.state == FlowState::Closed.code())
+    expired(flow, now)
+        || (flow.protocol == TCP && matches!(FlowState::of(flow.state), FlowState::Closed | FlowState::Reset))
 }
 
 /// Whether a packet from the backend answers a SYN that this flow did not send: the flow is over, and its client has
@@ -60,41 +68,73 @@ pub const fn is_of_another(flow: &Flow, tcp_flags: u8, now: u32) -> bool {
         && replaceable(flow, now)
 }
 
-/// The state after a packet.
+/// What a packet changes in its flow's state: [`FlowBit`]s to set, and others to take back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Change {
+    /// Bits that were not set.
+    pub set: u8,
+    /// Bits that were set.
+    pub clear: u8,
+}
+
+impl Change {
+    /// Whether nothing changes.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.set | self.clear == 0
+    }
+
+    /// The state afterwards.
+    #[inline(always)]
+    pub const fn of(self, state: u8) -> u8 {
+        (state | self.set) & !self.clear
+    }
+}
+
+/// What a packet changes.
 #[inline(always)]
-pub const fn next_state(state: u8, protocol: u8, from_backend: bool, tcp_flags: u8) -> u8 {
-    let Some(state) = FlowState::from_code(state) else {
-        return FlowState::Closed.code();
-    };
-    let next = if protocol == TCP {
-        next_tcp(state, from_backend, tcp_flags)
-    } else if from_backend {
-        FlowState::Established
+pub const fn change(flow: &Flow, from_backend: bool, tcp_flags: u8) -> Change {
+    let wanted = if flow.protocol == TCP {
+        change_tcp(from_backend, tcp_flags)
     } else {
-        state
+        Change {
+            set: if from_backend {
+                FlowBit::Established.code()
+            } else {
+                0
+            },
+            clear: 0,
+        }
     };
-    next.code()
+    Change {
+        set: wanted.set & !flow.state,
+        clear: wanted.clear & flow.state,
+    }
 }
 
 #[inline(always)]
-const fn next_tcp(state: FlowState, from_backend: bool, tcp_flags: u8) -> FlowState {
+const fn change_tcp(from_backend: bool, tcp_flags: u8) -> Change {
+    let (fin, reset) = if from_backend {
+        (FlowBit::BackendFin.code(), FlowBit::BackendReset.code())
+    } else {
+        (FlowBit::ClientFin.code(), FlowBit::ClientReset.code())
+    };
     if tcp_flags & RST != 0 {
-        return FlowState::Closed;
+        return Change { set: reset, clear: 0 };
     }
-    if tcp_flags & FIN != 0 {
-        return match (state, from_backend) {
-            (FlowState::Closed, _) | (FlowState::BackendClosed, false) | (FlowState::ClientClosed, true) => {
-                FlowState::Closed
-            }
-            (_, false) => FlowState::ClientClosed,
-            (_, true) => FlowState::BackendClosed,
-        };
-    }
-    match state {
+    let mut change = Change {
+        set: if tcp_flags & FIN != 0 { fin } else { 0 },
+        clear: 0,
+    };
+    if tcp_flags & (SYN | ACK) == ACK {
+        // In mid-stream: whoever sends this has not ended the connection by RST.
+        change.clear = reset;
         // The client's first packet after the handshake: only then is the connection worth keeping for long.
-        FlowState::New if !from_backend && tcp_flags & (SYN | ACK) == ACK => FlowState::Established,
-        other => other,
+        if !from_backend {
+            change.set |= FlowBit::Established.code();
+        }
     }
+    change
 }
 
 /// The keys of a flow's two rows: that of packets to the service, and that of packets from the backend.
@@ -157,39 +197,69 @@ pub fn same_translation(a: &Flow, b: &Flow) -> bool {
 mod tests {
     use super::*;
 
+    /// A TCP flow that has seen these packets: whether each was the backend's, and its flags.
+    fn after(packets: &[(bool, u8)]) -> Flow {
+        let mut flow = Flow {
+            protocol: TCP,
+            ..Flow::default()
+        };
+        for (from_backend, flags) in packets {
+            flow.state = change(&flow, *from_backend, *flags).of(flow.state);
+        }
+        flow
+    }
+
+    fn state(packets: &[(bool, u8)]) -> FlowState {
+        FlowState::of(after(packets).state)
+    }
+
+    const ESTABLISHED: [(bool, u8); 3] = [(false, SYN), (true, SYN | ACK), (false, ACK)];
+
     #[test]
     fn a_connection_lives_through_its_states() {
-        let mut state = FlowState::New.code();
-        for (from_backend, flags, wanted) in [
-            (false, SYN, FlowState::New),
-            (true, SYN | ACK, FlowState::New),
-            (false, ACK, FlowState::Established),
-            (true, ACK, FlowState::Established),
-            (true, ACK | FIN, FlowState::BackendClosed),
-            (false, ACK, FlowState::BackendClosed),
-            (false, ACK | FIN, FlowState::Closed),
-            (true, ACK, FlowState::Closed),
-        ] {
-            state = next_state(state, TCP, from_backend, flags);
-            assert_eq!(
-                FlowState::from_code(state),
-                Some(wanted),
-                "after flags {flags:#x}"
-            );
+        let packets = [
+            ((false, SYN), FlowState::New),
+            ((true, SYN | ACK), FlowState::New),
+            ((true, ACK), FlowState::New),
+            ((false, ACK), FlowState::Established),
+            ((true, ACK), FlowState::Established),
+            ((true, ACK | FIN), FlowState::BackendClosed),
+            ((false, ACK), FlowState::BackendClosed),
+            ((false, ACK | FIN), FlowState::Closed),
+            ((true, ACK), FlowState::Closed),
+        ];
+        let seen = packets.map(|(packet, _)| packet);
+        for (index, (_, wanted)) in packets.iter().enumerate() {
+            assert_eq!(state(&seen[..=index]), *wanted, "after {index}");
         }
     }
 
     #[test]
     fn either_side_may_close_first() {
-        for client_first in [true, false] {
-            let half = next_state(FlowState::Established.code(), TCP, !client_first, FIN | ACK);
-            let again = next_state(half, TCP, !client_first, FIN | ACK);
-            assert_eq!(again, half, "a retransmitted FIN closes nothing more");
-            assert_eq!(
-                next_state(half, TCP, client_first, FIN | ACK),
-                FlowState::Closed.code()
+        for backend_first in [true, false] {
+            let half = after(&[(backend_first, FIN | ACK)]);
+            assert!(
+                change(&half, backend_first, FIN | ACK).is_none(),
+                "a retransmitted FIN closes nothing more"
             );
+            let last = change(&half, !backend_first, FIN | ACK);
+            assert_eq!(FlowState::of(last.of(half.state)), FlowState::Closed);
         }
+    }
+
+    /// Two CPUs that look at the same row and then write: what they write must not depend on what they saw.
+    #[test]
+    fn ends_of_both_sides_at_once_are_both_kept() {
+        let flow = after(&ESTABLISHED);
+        let (client, backend) = (change(&flow, false, FIN | ACK), change(&flow, true, FIN | ACK));
+        assert_eq!(
+            FlowState::of(backend.of(client.of(flow.state))),
+            FlowState::Closed
+        );
+        assert_eq!(
+            backend.of(client.of(flow.state)),
+            client.of(backend.of(flow.state))
+        );
     }
 
     #[test]
@@ -216,38 +286,62 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_closes_from_either_side() {
+    fn a_reset_is_taken_back_by_its_own_side_only() {
         for from_backend in [false, true] {
-            assert_eq!(
-                next_state(FlowState::Established.code(), TCP, from_backend, RST),
-                FlowState::Closed.code()
-            );
+            let reset = [ESTABLISHED.as_slice(), &[(from_backend, RST)]].concat();
+            assert_eq!(state(&reset), FlowState::Reset);
+            assert!(replaceable(&after(&reset), 0), "a SYN begins another connection");
+            for (from_backend, flags, wanted) in [
+                (from_backend, ACK, FlowState::Established),
+                (!from_backend, ACK, FlowState::Reset),
+                (from_backend, RST | ACK, FlowState::Reset),
+                (from_backend, SYN, FlowState::Reset),
+                (from_backend, SYN | ACK, FlowState::Reset),
+                (from_backend, FIN, FlowState::Reset),
+            ] {
+                let packets = [&reset[..], &[(from_backend, flags)]].concat();
+                assert_eq!(state(&packets), wanted, "{packets:?}");
+            }
         }
     }
 
     #[test]
+    fn an_idle_connection_outlives_a_reset_that_was_ignored() {
+        let reset = after(&[ESTABLISHED.as_slice(), &[(false, RST)]].concat());
+        assert!(!expired(&reset, 120));
+        assert!(expired(&reset, 121));
+        let closed = after(&[ESTABLISHED.as_slice(), &[(false, FIN | ACK), (true, FIN | ACK)]].concat());
+        assert!(!expired(&closed, 10));
+        assert!(expired(&closed, 11));
+    }
+
+    #[test]
     fn udp_is_established_by_the_first_answer() {
-        assert_eq!(next_state(0, 17, false, 0), FlowState::New.code());
-        assert_eq!(next_state(0, 17, true, 0), FlowState::Established.code());
+        let flow = Flow {
+            protocol: 17,
+            ..Flow::default()
+        };
+        assert!(change(&flow, false, 0).is_none());
+        assert_eq!(change(&flow, true, 0).of(0), FlowBit::Established.code());
     }
 
     #[test]
     fn an_answer_to_a_syn_after_the_end_is_of_another_connection() {
-        let mut flow = Flow {
-            protocol: TCP,
-            direction: Direction::FromBackend.code(),
-            ..Flow::default()
-        };
-        for (state, flags, another) in [
-            (FlowState::New, SYN | ACK, false),
-            (FlowState::Established, SYN | ACK, false),
-            (FlowState::Closed, SYN | ACK, true),
-            (FlowState::Closed, ACK, false),
-            (FlowState::Closed, ACK | FIN, false),
-            (FlowState::Closed, ACK | RST, false),
+        let fins = [(false, FIN | ACK), (true, FIN | ACK)];
+        for (packets, flags, another) in [
+            (&ESTABLISHED[..1], SYN | ACK, false),
+            (&ESTABLISHED, SYN | ACK, false),
+            (&fins, SYN | ACK, true),
+            (&fins, ACK, false),
+            (&fins, ACK | FIN, false),
+            (&fins, ACK | RST, false),
+            (&[(false, SYN), (true, RST | ACK)], SYN | ACK, true),
         ] {
-            flow.state = state.code();
-            assert_eq!(is_of_another(&flow, flags, 0), another, "{state:?} {flags:#x}");
+            let flow = Flow {
+                direction: Direction::FromBackend.code(),
+                ..after(packets)
+            };
+            assert_eq!(is_of_another(&flow, flags, 0), another, "{packets:?} {flags:#x}");
         }
     }
 

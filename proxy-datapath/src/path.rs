@@ -189,7 +189,7 @@ fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
     }
     if s.flow.protocol == TCP {
         let syn = s.packet.tcp_flags & (SYN | ACK | RST) == SYN;
-        let established = s.flow.state == FlowState::Established.code();
+        let established = matches!(FlowState::of(s.flow.state), FlowState::Established);
         return syn && (flow::replaceable(&s.flow, now) || (!established && is_deserted(tables, s)));
     }
     // UDP has no end: a flow ends when it is silent, or when its backend does not serve any more.
@@ -243,8 +243,8 @@ fn known(packet: &impl Packet, tables: &impl Tables, place: Place, now: u32, s: 
 #[inline(always)]
 fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) {
     let from_backend = matches!(direction, Direction::FromBackend);
-    let state = flow::next_state(s.flow.state, s.flow.protocol, from_backend, s.packet.tcp_flags);
-    if state == s.flow.state && now == s.flow.last_seen {
+    let change = flow::change(&s.flow, from_backend, s.packet.tcp_flags);
+    if change.is_none() && now == s.flow.last_seen {
         return;
     }
     cold_path();
@@ -253,9 +253,9 @@ fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch
     } else {
         Direction::FromBackend
     };
-    let _gone = tables.touch_flow(&s.key, now, state);
+    let _gone = tables.touch_flow(&s.key, now, change);
     flow::write_key(&s.flow, twin, &mut s.other);
-    s.flow.state = state;
+    s.flow.state = change.of(s.flow.state);
     s.flow.last_seen = now;
     if !tables.flow(&s.other, &mut s.found) {
         // The other half was evicted: this one knows everything that it knew.
@@ -265,7 +265,7 @@ fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch
         s.flow.direction = own;
     } else if flow::same_translation(&s.found, &s.flow) {
         // Otherwise a later connection took its place, which a late packet of this one must not close.
-        let _gone = tables.touch_flow(&s.other, now, state);
+        let _gone = tables.touch_flow(&s.other, now, change);
     }
 }
 
@@ -343,7 +343,7 @@ fn begin(
     s.flow.backend_generation = backend.generation;
     s.flow.interface = at.place.interface;
     s.flow.last_seen = at.now;
-    s.flow.state = FlowState::New.code();
+    s.flow.state = 0;
     s.flow.protocol = s.key.protocol;
     s.flow.nat = Nat::Destination.code();
     let hairpin = backend.address == s.key.source;

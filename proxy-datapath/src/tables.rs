@@ -5,6 +5,8 @@ use proxy_common::{
     ServiceKey, Socket, SocketKey,
 };
 
+use crate::flow::Change;
+
 /// The rows of the maps, and what the kernel knows. In the kernel these are helper calls; in tests, a few hash maps.
 pub trait Tables {
     /// The node's configuration.
@@ -35,8 +37,9 @@ pub trait Tables {
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted;
     /// Writes a row, over another if one exists; false if the table takes none.
     fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
-    /// Sets when a row last saw a packet, and its state; false if there is no such row.
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, state: u8) -> bool;
+    /// Sets when a row last saw a packet, and changes bits of its state, each for itself: what another CPU does to
+    /// other bits meanwhile is kept. False if there is no such row.
+    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool;
     /// Removes a row.
     fn remove_flow(&self, key: &FlowKey);
 

@@ -1,8 +1,8 @@
 //! The maps and the kernel's knowledge as the datapath asks for them.
 
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use core::mem;
+use core::intrinsics::{AtomicOrdering, atomic_and, atomic_or, atomic_xadd};
+use core::mem::{self, offset_of};
 use core::ptr;
 
 use aya_ebpf::bindings::{
@@ -13,6 +13,7 @@ use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
     NodeConfig, Service, ServiceKey, Socket, SocketKey,
 };
+use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
 
 use crate::maps;
@@ -65,6 +66,10 @@ pub(crate) fn has_flows(interface: u32) -> bool {
     };
     used(InterfaceUse::row(interface)) || used(InterfaceUse::UPLINKS)
 }
+
+/// Offset of the word that begins with a flow's state.
+const STATE_WORD: usize = offset_of!(Flow, state);
+const _: () = assert!(STATE_WORD % 4 == 0 && STATE_WORD + 4 == size_of::<Flow>());
 
 const EEXIST: i32 = -17;
 const AF_INET: u8 = 2;
@@ -194,14 +199,25 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, state: u8) -> bool {
+    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool {
         let Some(row) = maps::FLOWS.get_ptr_mut(key) else {
             return false;
         };
-        // SAFETY: as for `flow`; single aligned stores.
+        // SAFETY: as for `flow`; a single aligned store.
+        unsafe { ptr::write_volatile(&raw mut (*row).last_seen, last_seen) };
+        // The kernel has atomics of 4 and 8 bytes: the state's word, of which the three other bytes keep their value.
+        // `Relaxed` gives the forms that fetch nothing, which is what is wanted here: see `advance`.
+        // SAFETY: as in `count_chosen`; aligned, see `STATE_WORD`.
         unsafe {
-            ptr::write_volatile(&raw mut (*row).last_seen, last_seen);
-            ptr::write_volatile(&raw mut (*row).state, state);
+            let word = row.byte_add(STATE_WORD).cast::<u32>();
+            if change.set != 0 {
+                let bits = u32::from_ne_bytes([change.set, 0, 0, 0]);
+                atomic_or::<u32, u32, { AtomicOrdering::Relaxed }>(word, bits);
+            }
+            if change.clear != 0 {
+                let bits = u32::from_ne_bytes([change.clear, 0, 0, 0]);
+                atomic_and::<u32, u32, { AtomicOrdering::Relaxed }>(word, !bits);
+            }
         }
         self.note(key, last_seen);
         true

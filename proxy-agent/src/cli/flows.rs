@@ -129,7 +129,7 @@ impl Connection {
             source_port: flow.source_port,
             backend: flow.backend.into(),
             backend_port: flow.backend_port,
-            state: word(FlowState::from_code(flow.state).map(FlowState::name), flow.state),
+            state: FlowState::of(flow.state).name().to_owned(),
             nat: word(Nat::from_code(flow.nat).map(Nat::name), flow.nat),
             idle: now.saturating_sub(flow.last_seen),
             interface: flow.interface,
@@ -183,6 +183,8 @@ fn table(connections: &[Connection], wide: bool) -> Table {
 
 #[cfg(test)]
 mod tests {
+    use proxy_common::FlowBit;
+
     use super::*;
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
             backend: Ip::v4([10, 1, 0, 2]),
             backend_port: 8080,
             protocol: 6,
-            state: FlowState::Established.code(),
+            state: FlowBit::Established.code(),
             last_seen: 100,
             ..Flow::default()
         };

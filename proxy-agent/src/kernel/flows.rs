@@ -168,7 +168,7 @@ fn twin(key: &FlowKey, row: &Flow) -> FlowKey {
 mod tests {
     use std::convert::Infallible;
 
-    use proxy_common::{FlowState, Protocol};
+    use proxy_common::Protocol;
 
     use super::*;
 
@@ -186,7 +186,6 @@ mod tests {
             source_port: client_port,
             backend_port: 5353,
             protocol: Protocol::Udp.number(),
-            state: FlowState::New.code(),
             ..Flow::default()
         };
         let keys = flow::keys(&flow);

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use proxy_common::{
-    AddressKind, Backend, Flow, FlowKey, FlowState, FrontendKind, Hook, Ip, Reason, Scope, Service,
-    ServiceKey, TrafficPolicy,
+    AddressKind, Backend, Flow, FlowBit, FlowKey, FrontendKind, Hook, Ip, Reason, Scope, Service, ServiceKey,
+    TrafficPolicy,
 };
 use proxy_datapath::{Scratch, Verdict};
 
@@ -118,16 +118,19 @@ fn replaced_in_time(memory: &Memory, touched: &Touched) -> Result<()> {
 
 /// Whether a connection has been silent for longer than its state allows, or has ended.
 fn is_over(memory: &Memory, row: &Flow) -> bool {
-    let limit = match (row.protocol, FlowState::from_code(row.state)) {
-        (6, Some(FlowState::New)) => 60,
-        (6, Some(FlowState::Established)) => 86_400,
-        (6, Some(FlowState::ClientClosed | FlowState::BackendClosed)) => 3_600,
-        (6, _) => 0,
-        (_, Some(FlowState::Established)) => 180,
-        _ => 30,
+    let fins = row.state & (FlowBit::ClientFin.code() | FlowBit::BackendFin.code());
+    let resets = row.state & (FlowBit::ClientReset.code() | FlowBit::BackendReset.code());
+    let established = row.state & FlowBit::Established.code() != 0;
+    let limit = match (row.protocol, fins.count_ones(), established) {
+        (6, 2, _) => return true,
+        (6, ..) if resets != 0 => return true,
+        (6, 1, _) => 3_600,
+        (6, _, true) => 86_400,
+        (6, _, false) => 60,
+        (_, _, true) => 180,
+        (_, _, false) => 30,
     };
-    let silent = memory.now.get().saturating_sub(row.last_seen);
-    silent > limit || (row.protocol == 6 && row.state == FlowState::Closed.code())
+    memory.now.get().saturating_sub(row.last_seen) > limit
 }
 
 /// A reply goes back to where the packet came from, whole and with right checksums.

@@ -22,6 +22,7 @@ pub mod memory;
 pub mod node;
 pub mod pair;
 pub mod random;
+pub mod rival;
 pub mod routes;
 pub mod script;
 pub mod services;

@@ -8,6 +8,7 @@ use proxy_common::{
     ServiceKey, Socket, SocketKey, limits,
 };
 use proxy_datapath::Tables;
+use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
 
 use crate::routes::Routes;
@@ -161,7 +162,7 @@ impl Tables for Memory {
         fits
     }
 
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, state: u8) -> bool {
+    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool {
         self.touched.borrow_mut().flows.push(*key);
         let mut flows = self.flows.borrow_mut();
         let Some(row) = flows.get_mut(key) else {
@@ -169,7 +170,7 @@ impl Tables for Memory {
         };
         self.touched.borrow_mut().refreshed.push(*row);
         row.last_seen = last_seen;
-        row.state = state;
+        row.state = change.of(row.state);
         true
     }
 
@@ -258,7 +259,7 @@ impl Tables for Frozen<'_> {
         false
     }
 
-    fn touch_flow(&self, key: &FlowKey, _last_seen: u32, _state: u8) -> bool {
+    fn touch_flow(&self, key: &FlowKey, _last_seen: u32, _change: Change) -> bool {
         self.0.flows.borrow().contains_key(key)
     }
 

@@ -8,7 +8,7 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData};
 use proxy_common::{
     Address, AddressKind, Backend, BackendRange, BackendState, Direction, FilterBit, FilterWord, Flow,
-    FlowKey, FlowState, FrontendKind, InterfaceUse, Ip, Protocol, Scope, Service, ServiceKey, maps,
+    FlowBit, FlowKey, FrontendKind, InterfaceUse, Ip, Protocol, Scope, Service, ServiceKey, maps,
 };
 
 use crate::arms::Family;
@@ -195,7 +195,7 @@ fn flow(family: Family, frontend: (IpAddr, u16), backend: (IpAddr, u16), protoco
         backend_port: backend.1,
         backend_generation: GENERATION,
         last_seen: u32::try_from(now).unwrap_or(0),
-        state: FlowState::Established.code(),
+        state: FlowBit::Established.code(),
         protocol,
         ..Flow::default()
     }

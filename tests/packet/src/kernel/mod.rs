@@ -17,6 +17,7 @@ use proxy_common::{
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::user::{Arrival, Program};
 
@@ -111,6 +112,36 @@ impl Kernel {
             action: result.return_value.cast_signed(),
             bytes,
         }))
+    }
+
+    /// Runs two packets at the same time, on the first two CPUs; their rows tell what became of them.
+    pub fn at_once(&self, packets: [&Arrival; 2]) -> Result<()> {
+        let ready = AtomicU32::new(0);
+        let run = |cpu: usize, arrival: &Arrival| -> Result<()> {
+            let mut cpus = CpuSet::new();
+            cpus.set(cpu);
+            sched_setaffinity(None, &cpus).context("cannot move to a CPU")?;
+            let Some(Loaded::SchedClassifier(program)) = self.ebpf.program(arrival.program.name()) else {
+                bail!("the object has no classifier {}", arrival.program.name())
+            };
+            let context = context(arrival);
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(&arrival.bytes);
+            options.ctx_in = Some(&context);
+            // Both spin: whoever sleeps is late.
+            ready.fetch_add(1, Ordering::AcqRel);
+            while ready.load(Ordering::Acquire) < 2 {
+                std::hint::spin_loop();
+            }
+            program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+            Ok(())
+        };
+        let [first, second] = packets;
+        std::thread::scope(|scope| {
+            let both = [scope.spawn(|| run(0, first)), scope.spawn(|| run(1, second))];
+            both.into_iter()
+                .try_for_each(|one| one.join().map_err(|_| anyhow!("a CPU's thread has panicked"))?)
+        })
     }
 
     /// Runs a packet so many times, and says how many nanoseconds one took.

@@ -214,9 +214,7 @@ impl Stage<'_> {
 
     fn state(&self, key: &[&str], wanted: &str) -> Result<()> {
         let row = self.pair.memory.flows.borrow().get(&self.key(key)?).copied();
-        let state = row
-            .and_then(|row| FlowState::from_code(row.state))
-            .map_or("gone", FlowState::name);
+        let state = row.map_or("gone", |row| FlowState::of(row.state).name());
         ensure!(state == wanted, "it is {state}");
         Ok(())
     }
