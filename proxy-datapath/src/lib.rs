@@ -8,7 +8,7 @@
 //! packet ─▶ parse ─▶ one of ours? ─▶ known flow? ──yes──────────────▶ rewrite ─▶ verdict
 //!          parse.rs    path.rs        flow.rs │ no                   rewrite.rs  verdict.rs
 //!                                             ▼                          ▲
-//!                                   service ─▶ select ─▶ source port ────┘
+//!                         begin.rs: service ─▶ select ─▶ source port ────┘
 //!                                  service.rs  select.rs   snat.rs
 //!                                        └─▶ nobody there: reply.rs (RST, ICMP)
 //!
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod begin;
 pub mod checksum;
 pub mod flow;
 mod fragment;

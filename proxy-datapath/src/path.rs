@@ -6,17 +6,16 @@
 
 use core::hint::{black_box, cold_path};
 
-use proxy_common::{
-    Address, AddressKind, Backend, Direction, FlowState, Hook, Nat, NodeConfig, Reason, Service,
-};
+use proxy_common::{Address, AddressKind, Direction, FlowState, Hook, Nat, Reason};
 
+use crate::begin::{self, Situation};
 use crate::fragment::{recall_ports, remember_ports};
 use crate::packet::Packet;
 use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, TCP};
 use crate::scratch::{Place, Scratch};
 use crate::tables::{RouteQuery, RouteResult, Tables};
 use crate::verdict::Verdict;
-use crate::{flow, reply, rewrite, select, service, snat};
+use crate::{flow, reply, rewrite, select, service};
 
 /// Makes the compiler read the scratch again instead of carrying addresses along, byte by byte, in registers that a kernel
 /// program does not have: they end on its stack, and every path through the program pays for them.
@@ -63,27 +62,32 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
         located = Some((address, kind));
     }
     let now = tables.now();
-    if tables.flow(&s.key, &mut s.flow) && !starts_anew(tables, now, s) {
-        return known(packet, tables, place, now, s);
-    }
-    cold_path();
-    let Some((address, kind)) = located.or_else(|| locate(tables, s)) else {
-        return Verdict::Ignore;
+    let way = if is_known(tables, now, s) {
+        known(tables, now, s)
+    } else {
+        cold_path();
+        let Some((address, kind)) = located.or_else(|| locate(tables, s)) else {
+            return Verdict::Ignore;
+        };
+        if content != Content::Transport {
+            return unknown(kind, content);
+        }
+        let Some(config) = tables.config() else {
+            return Verdict::Drop(Reason::DropNoConfig);
+        };
+        let at = Situation {
+            place,
+            config,
+            address,
+            kind,
+            now,
+        };
+        match begin::flow(tables, &at, s) {
+            Ok(reason) => (Direction::ToService, reason),
+            Err(reason) => return refuse(packet, reason, s),
+        }
     };
-    if content != Content::Transport {
-        return unknown(kind, content);
-    }
-    let Some(config) = tables.config() else {
-        return Verdict::Drop(Reason::DropNoConfig);
-    };
-    let at = Situation {
-        place,
-        config,
-        address,
-        kind,
-        now,
-    };
-    fresh(packet, tables, &at, s)
+    translate(packet, tables, (place, now), way, s)
 }
 
 /// What the packet's destination is to this node, if it is known.
@@ -125,16 +129,8 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
         forget(tables, s);
         return Verdict::Ignore;
     }
-    known(packet, tables, place, now, s)
-}
-
-/// What a new flow is decided by.
-struct Situation {
-    place: Place,
-    config: NodeConfig,
-    address: Address,
-    kind: AddressKind,
-    now: u32,
+    let way = known(tables, now, s);
+    translate(packet, tables, (place, now), way, s)
 }
 
 /// Packets that cannot begin or continue a connection; `None` for those that can.
@@ -181,6 +177,23 @@ fn unknown(kind: AddressKind, content: Content) -> Verdict {
     }
 }
 
+/// Whether the packet belongs to a flow, which then is in [`Scratch::flow`].
+///
+/// One that is over is removed at once, not when the next is written: whatever stands there then has been begun by
+/// another CPU meanwhile, for another packet of this connection. For that flow to be removed here it would have to be
+/// begun and written between the look and the removal, which takes longer than they do.
+#[inline(always)]
+fn is_known(tables: &impl Tables, now: u32, s: &mut Scratch) -> bool {
+    if !tables.flow(&s.key, &mut s.flow) {
+        return false;
+    }
+    let over = starts_anew(tables, now, s);
+    if over {
+        tables.remove_flow(&s.key);
+    }
+    !over
+}
+
 /// Whether a packet of a known tuple is the first of another connection.
 #[inline(always)]
 fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
@@ -214,7 +227,7 @@ fn forget(tables: &impl Tables, s: &mut Scratch) {
 
 /// A packet of a known flow, in either direction.
 #[inline(always)]
-fn known(packet: &impl Packet, tables: &impl Tables, place: Place, now: u32, s: &mut Scratch) -> Verdict {
+fn known(tables: &impl Tables, now: u32, s: &mut Scratch) -> (Direction, Reason) {
     let direction = if s.flow.direction == Direction::ToService.code() {
         Direction::ToService
     } else {
@@ -228,6 +241,20 @@ fn known(packet: &impl Packet, tables: &impl Tables, place: Place, now: u32, s: 
     };
     if s.packet.content == Content::Transport.code() {
         refresh(tables, direction, now, s);
+    }
+    (direction, reason)
+}
+
+/// A packet of the flow in [`Scratch::flow`], its first or a later one.
+#[inline(always)]
+fn translate(
+    packet: &impl Packet,
+    tables: &impl Tables,
+    (place, now): (Place, u32),
+    (direction, reason): (Direction, Reason),
+    s: &mut Scratch,
+) -> Verdict {
+    if s.packet.content == Content::Transport.code() {
         remember_ports(tables, now, s);
     }
     rewrite::plan(direction, s);
@@ -267,128 +294,6 @@ fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch
         // Otherwise a later connection took its place, which a late packet of this one must not close.
         let _gone = tables.touch_flow(&s.other, now, change);
     }
-}
-
-/// A packet of no known flow, to one of weir's addresses.
-#[inline(always)]
-fn fresh(packet: &impl Packet, tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Verdict {
-    let reason = match choose(tables, at, s) {
-        Ok((service, backend)) => match begin(tables, at, (&service, &backend), s) {
-            Ok(()) => {
-                remember_ports(tables, at.now, s);
-                rewrite::plan(Direction::ToService, s);
-                if s.flow.nat == Nat::Source.code() {
-                    return send(packet, tables, at.place, Reason::NewFlow, s);
-                }
-                return Verdict::Translate(Reason::NewFlow);
-            }
-            Err(reason) => reason,
-        },
-        Err(reason) => reason,
-    };
-    refuse(packet, reason, s)
-}
-
-/// Finds the service and picks a backend.
-#[inline(always)]
-fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Service, Backend), Reason> {
-    if at.kind != AddressKind::Node && at.place.uplink {
-        return Err(Reason::DropExternalToClusterIp);
-    }
-    service::write_key(
-        &s.key.destination,
-        s.key.destination_port,
-        s.key.protocol,
-        at.kind,
-        &mut s.service_key,
-    );
-    let node_ports = at.kind != AddressKind::Node || at.address.node_ports != 0;
-    let service = if node_ports {
-        tables.service(&s.service_key)
-    } else {
-        None
-    };
-    let Some(service) = service else {
-        return Err(if at.kind == AddressKind::Node {
-            Reason::PassNotFrontend
-        } else {
-            Reason::RejectUndefinedPort
-        });
-    };
-    if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
-        return Err(Reason::RejectUnknownFlow);
-    }
-    let backend = select::backend(tables, &service, at.place.uplink)?;
-    Ok((service, backend))
-}
-
-/// Makes the flow's two rows: first the one for answers, which reserves the tuple, then the one for the client.
-#[inline(always)]
-fn begin(
-    tables: &impl Tables,
-    at: &Situation,
-    (service, backend): (&Service, &Backend),
-    s: &mut Scratch,
-) -> Result<(), Reason> {
-    s.flow.client = s.key.source;
-    s.flow.client_port = s.key.source_port;
-    s.flow.frontend = s.key.destination;
-    s.flow.frontend_port = s.key.destination_port;
-    s.flow.source = s.key.source;
-    s.flow.source_port = s.key.source_port;
-    s.flow.backend = backend.address;
-    s.flow.backend_port = backend.port;
-    s.flow.service = service.id;
-    s.flow.backend_id = backend.id;
-    s.flow.backend_generation = backend.generation;
-    s.flow.interface = at.place.interface;
-    s.flow.last_seen = at.now;
-    s.flow.state = 0;
-    s.flow.protocol = s.key.protocol;
-    s.flow.nat = Nat::Destination.code();
-    let hairpin = backend.address == s.key.source;
-    if hairpin || (at.place.uplink && backend.local == 0 && !is_this_node(tables, s)) {
-        masquerade(tables, at.place, s)?;
-    }
-    snat::reserve(tables, &at.config, at.now, s)?;
-    s.flow.direction = Direction::ToService.code();
-    if !tables.put_flow(&s.key, &s.flow) {
-        tables.remove_flow(&s.other);
-        return Err(Reason::DropFlowTable);
-    }
-    tables.count_chosen(backend.id);
-    Ok(())
-}
-
-/// Whether a backend has an address of this node, although nobody said that it is here: a slice that was written by hand
-/// need not name the node.
-#[inline(always)]
-fn is_this_node(tables: &impl Tables, s: &Scratch) -> bool {
-    tables
-        .address(&s.flow.backend)
-        .is_some_and(|address| address.is_node())
-}
-
-/// The backend shall see this node: the address that the node has on the way to it.
-#[inline(always)]
-fn masquerade(tables: &impl Tables, place: Place, s: &mut Scratch) -> Result<(), Reason> {
-    // Length 0: only the address is asked for; whether the packet fits is asked when it is sent.
-    let query = RouteQuery {
-        interface: place.interface,
-        destination: s.flow.backend,
-        length: 0,
-    };
-    match tables.route(&query, &mut s.route) {
-        RouteResult::Found | RouteResult::TooBig => {}
-        RouteResult::None => return Err(Reason::DropNoRoute),
-    }
-    // Before Linux 6.7 the agent names the source, and a node may have none of the family.
-    if s.route.source.is_unspecified() {
-        return Err(Reason::DropNoRoute);
-    }
-    s.flow.source = s.route.source;
-    s.flow.nat = Nat::Source.code();
-    Ok(())
 }
 
 /// Sends a packet whose source was or will be an address of this node: past the stack, which would not take it.

@@ -66,19 +66,34 @@ fn claim(tables: &impl Tables, now: u32, closed_too: bool, s: &mut Scratch) -> C
     match tables.insert_flow(&s.other, &s.flow) {
         Inserted::Yes => Claim::Ours,
         Inserted::Full => Claim::Full,
-        Inserted::Exists => {
-            let free = tables.flow(&s.other, &mut s.found)
-                && (flow::expired(&s.found, now)
-                    || (closed_too && flow::replaceable(&s.found, now))
-                    || flow::same_connection(&s.found, &s.flow));
-            if !free {
-                Claim::Taken
-            } else if tables.put_flow(&s.other, &s.flow) {
+        Inserted::Exists if !tables.flow(&s.other, &mut s.found) => Claim::Taken,
+        // An earlier life of this connection, or another CPU that begins it as well: the same row either way.
+        Inserted::Exists if flow::same_connection(&s.found, &s.flow) => {
+            if tables.put_flow(&s.other, &s.flow) {
                 Claim::Ours
             } else {
                 Claim::Full
             }
         }
+        Inserted::Exists => {
+            let free = flow::expired(&s.found, now) || (closed_too && flow::replaceable(&s.found, now));
+            if free { replace(tables, s) } else { Claim::Taken }
+        }
+    }
+}
+
+/// Takes the row of a connection that is over.
+///
+/// Removed and written again where none stands, not written over: if two CPUs want it, only one can have it. What
+/// remains is a rival that removes the row and writes its own between this CPU's look at the old one and its removal.
+/// It needs longer for that than this CPU does, unless an interrupt comes in between.
+#[inline(always)]
+fn replace(tables: &impl Tables, s: &Scratch) -> Claim {
+    tables.remove_flow(&s.other);
+    match tables.insert_flow(&s.other, &s.flow) {
+        Inserted::Yes => Claim::Ours,
+        Inserted::Exists => Claim::Taken,
+        Inserted::Full => Claim::Full,
     }
 }
 

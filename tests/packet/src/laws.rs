@@ -23,7 +23,7 @@ pub fn hold(
     bounded_rows(outcome, before, after)?;
     turns(outcome, touched)?;
     one_connection(touched)?;
-    replaced_in_time(memory, touched)?;
+    lost_in_time(memory, arrival, touched)?;
     match outcome.verdict {
         Verdict::Ignore | Verdict::Pass(_) => {
             ensure!(
@@ -103,14 +103,14 @@ fn one_connection(touched: &Touched) -> Result<()> {
 }
 
 /// A connection loses a row only when it is over, or to a fresh start of itself.
-fn replaced_in_time(memory: &Memory, touched: &Touched) -> Result<()> {
-    for (old, new) in &touched.replaced {
-        let over = is_over(memory, old);
-        let itself = (old.client, old.client_port, old.frontend, old.frontend_port)
-            == (new.client, new.client_port, new.frontend, new.frontend_port);
+fn lost_in_time(memory: &Memory, arrival: &Arrival, touched: &Touched) -> Result<()> {
+    let packet = decode(&arrival.bytes, arrival.program.ethernet());
+    let ends = packet.and_then(|packet| Some((packet.source, packet.destination, packet.ports?)));
+    for old in &touched.lost {
+        let itself = ends == Some((old.client, old.frontend, (old.client_port, old.frontend_port)));
         ensure!(
-            over || itself,
-            "a live connection lost its row: {old:?} to {new:?}"
+            is_over(memory, old) || itself,
+            "a live connection lost its row: {old:?}"
         );
     }
     Ok(())
@@ -312,7 +312,7 @@ fn there_and_back(
 }
 
 /// Whether the row for answers is there and is this connection's own. An evicted one comes back with the first packet
-/// of another second; that of a connection that is over may have gone to a new one ([`replaced_in_time`]), or meet the
+/// of another second; that of a connection that is over may have gone to a new one ([`lost_in_time`]), or meet the
 /// SYN's answer of a direct connection, which it must leave alone.
 fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &Decoded)) -> bool {
     let (Some(asked), Some((source_port, destination_port))) = (before.ports, after.ports) else {

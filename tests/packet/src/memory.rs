@@ -51,8 +51,8 @@ pub struct Touched {
     pub flows: Vec<FlowKey>,
     /// Rows of `FLOWS` that were refreshed, as they were before.
     pub refreshed: Vec<Flow>,
-    /// Rows of `FLOWS` that were replaced, and what replaced them.
-    pub replaced: Vec<(Flow, Flow)>,
+    /// Rows of `FLOWS` that were removed or written over.
+    pub lost: Vec<Flow>,
     /// Keys of `FRAGMENTS`.
     pub fragments: Vec<FragmentKey>,
     /// Keys of `CURSORS`, one entry a turn.
@@ -156,8 +156,8 @@ impl Tables for Memory {
         self.touched.borrow_mut().flows.push(*key);
         let mut flows = self.flows.borrow_mut();
         let fits = flows.contains_key(key) || self.has_room(&flows);
-        if fits && let Some(old) = flows.insert(*key, *flow) {
-            self.touched.borrow_mut().replaced.push((old, *flow));
+        if fits {
+            self.touched.borrow_mut().lost.extend(flows.insert(*key, *flow));
         }
         fits
     }
@@ -176,7 +176,8 @@ impl Tables for Memory {
 
     fn remove_flow(&self, key: &FlowKey) {
         self.touched.borrow_mut().flows.push(*key);
-        self.flows.borrow_mut().remove(key);
+        let lost = self.flows.borrow_mut().remove(key);
+        self.touched.borrow_mut().lost.extend(lost);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {

@@ -45,10 +45,14 @@ impl<'a> Rival<'a> {
         }
     }
 
-    /// The other CPU's packet, just before this one's first change of that kind.
-    pub fn packet(memory: &'a Memory, moment: Moment, packet: &'a Arrival) -> Self {
-        Self::new(memory, move |memory, now, _| {
-            let due = now == moment;
+    /// The other CPU's packet, just before this one's first change that `when` accepts.
+    pub fn packet(
+        memory: &'a Memory,
+        when: impl Fn(Moment, &FlowKey) -> bool + 'a,
+        packet: &'a Arrival,
+    ) -> Self {
+        Self::new(memory, move |memory, moment, key| {
+            let due = when(moment, key);
             if due {
                 user::run(memory, packet, &mut Scratch::default());
             }
@@ -82,6 +86,10 @@ impl Tables for Rival<'_> {
 
     fn may_know(&self, address: &Ip) -> bool {
         self.memory.may_know(address)
+    }
+
+    fn may_be_node(&self, address: &Ip) -> bool {
+        self.memory.may_be_node(address)
     }
 
     fn address(&self, address: &Ip) -> Option<Address> {

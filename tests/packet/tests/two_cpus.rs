@@ -3,13 +3,15 @@
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Error, Result};
-use proxy_common::{Flow, FlowKey, FlowState, Hook};
+use proxy_common::{Flow, FlowKey, FlowState, Hook, Reason};
+use proxy_datapath::{Scratch, Verdict, flow};
 use weir_packet::craft::{ACK, Craft, Endpoint, FIN, SYN};
+use weir_packet::decode::decode;
 use weir_packet::kernel::Kernel;
 use weir_packet::node::{self, Host, Port};
 use weir_packet::pair::Pair;
 use weir_packet::rival::{Moment, Rival};
-use weir_packet::user::{Arrival, Program};
+use weir_packet::user::{self, Arrival, Program};
 
 /// Rounds in the kernel: enough for a race of a hundred nanoseconds to be met many times.
 const ROUNDS: u16 = 3_000;
@@ -58,7 +60,7 @@ impl Connection {
     }
 
     fn answer(&self, flags: u8) -> Arrival {
-        at_pod(Program::Egress, &Craft::tcp(BACKEND, self.client, flags))
+        at_pod(Program::PodEgress, &Craft::tcp(BACKEND, self.client, flags))
     }
 
     /// The packets that open it.
@@ -105,7 +107,8 @@ fn fins_of_both_sides_close_the_connection() -> Result<()> {
         for packet in connection.handshake() {
             pair.run(&packet)?;
         }
-        Rival::packet(&pair.memory, Moment::Touch, &fins[second]).run(&fins[first])?;
+        let touch = |moment, _: &FlowKey| moment == Moment::Touch;
+        Rival::packet(&pair.memory, touch, &fins[second]).run(&fins[first])?;
         assert_eq!(connection.states(row(&pair))?, [FlowState::Closed; 2]);
     }
     Ok(())
@@ -127,5 +130,104 @@ fn fins_of_both_sides_close_the_connection_in_the_kernel() -> Result<()> {
         let states = connection.states(|key| kernel.flow(key))?;
         assert_eq!(states, [FlowState::Closed; 2], "port {port}");
     }
+    Ok(())
+}
+
+/// The first packet of a client outside to a node port.
+fn from_outside(host: u8, node_port: u16) -> Arrival {
+    from_outside_by(host, 50_000, node_port)
+}
+
+fn from_outside_by(host: u8, port: u16, node_port: u16) -> Arrival {
+    let client = (Host::Outside(host).ip(false), port);
+    Arrival {
+        program: Program::UplinkIngress,
+        interface: Port::Uplink.index(),
+        segment: 0,
+        bytes: Craft::tcp(client, (Host::Node.ip(false), node_port), SYN).bytes(true),
+    }
+}
+
+/// A SYN and its retransmission, or two datagrams, may meet on two CPUs: they are one connection, at one backend.
+#[test]
+fn one_connection_that_two_cpus_begin_has_one_flow() -> Result<()> {
+    for (node_port, turn) in [(30080, 0), (30080, 1), (30080, 2), (30443, 0)] {
+        let syn = from_outside(7, node_port);
+        let moments: [fn(Moment, &FlowKey) -> bool; 2] = [
+            // Before this CPU reserves the tuple for answers, and before it writes the client's row.
+            |moment, _| moment == Moment::Insert,
+            |moment, key| moment == Moment::Insert && key.source_port == 50_000,
+        ];
+        for when in moments {
+            let pair = Pair::new(None, &node::rows(20_000))?;
+            pair.memory.cursors.borrow_mut().insert(0, turn);
+            let outcome = Rival::packet(&pair.memory, when, &syn).run(&syn)?;
+            assert_eq!(outcome.verdict.reason(), Some(Reason::Forward), "turn {turn}");
+            let rows: Vec<_> = pair.memory.flows.borrow().values().copied().collect();
+            let [first, second] = rows.as_slice() else {
+                panic!("turn {turn}: {rows:?}");
+            };
+            assert!(flow::same_translation(first, second), "turn {turn}: {rows:?}");
+            let sent = decode(&outcome.bytes, true).context("it cannot be read")?;
+            assert_eq!(sent.destination, first.backend, "turn {turn}");
+            let chosen: u64 = pair
+                .memory
+                .states
+                .borrow()
+                .values()
+                .map(|state| state.chosen)
+                .sum();
+            assert_eq!(chosen, 1);
+        }
+    }
+    Ok(())
+}
+
+/// The port of a connection that is over goes to one of two connections that want it; here there is no other.
+#[test]
+fn a_port_that_becomes_free_goes_to_one_of_two_cpus() -> Result<()> {
+    let mut pair = Pair::new(None, &node::rows(1))?;
+    pair.run(&from_outside(7, 30443))?;
+    pair.age(61)?;
+    let (packet, rival) = (from_outside(8, 30443), from_outside(9, 30443));
+    let cpus = Rival::new(&pair.memory, |memory, moment, key| {
+        // When this CPU has taken the old row away.
+        let due = moment == Moment::Insert && !memory.flows.borrow().contains_key(key);
+        if due {
+            user::run(memory, &rival, &mut Scratch::default());
+        }
+        due
+    });
+    assert_eq!(cpus.run(&packet)?.verdict, Verdict::Drop(Reason::DropSnatPorts));
+    let answers = key(
+        BACKEND,
+        (Host::OverlayGate.ip(false), node::SNAT_FIRST),
+        Hook::Ingress,
+    );
+    let row = row(&pair)(&answers)?.context("nobody has the port")?;
+    assert_eq!(row.client, Host::Outside(9).ip(false));
+    Ok(())
+}
+
+#[test]
+fn one_connection_that_two_cpus_begin_has_one_flow_in_the_kernel() -> Result<()> {
+    let Some(kernel) = kernel()? else {
+        return Ok(());
+    };
+    // Three backends, one of them on another node.
+    let cursor = 2 * node::service_id(0, false);
+    let first = kernel.cursor(cursor)?;
+    for port in 20_000..20_000 + ROUNDS {
+        let syn = from_outside_by(7, port, 30080);
+        kernel.at_once([&syn, &syn])?;
+    }
+    let turns = kernel.cursor(cursor)?.wrapping_sub(first);
+    println!("{turns} turns for {ROUNDS} connections");
+    let slab = node::slab(0, false);
+    let states = (slab..slab + 3).map(|id| kernel.state(id));
+    let states = states.collect::<Result<Vec<_>>>()?;
+    let chosen: u64 = states.iter().map(|state| state.chosen).sum();
+    assert_eq!(chosen, u64::from(ROUNDS));
+    assert_eq!(kernel.flows()?.len(), 2 * usize::from(ROUNDS));
     Ok(())
 }

@@ -128,10 +128,16 @@ impl Kernel {
             let mut options = TestRunOptions::new();
             options.data_in = Some(&arrival.bytes);
             options.ctx_in = Some(&context);
-            // Both spin: whoever sleeps is late.
+            // Both spin, as whoever sleeps is late; but not for longer than the other can need if nobody is before it.
             ready.fetch_add(1, Ordering::AcqRel);
+            let mut spins = 0;
             while ready.load(Ordering::Acquire) < 2 {
-                std::hint::spin_loop();
+                spins += 1;
+                if spins < 10_000 {
+                    std::hint::spin_loop();
+                } else {
+                    std::thread::yield_now();
+                }
             }
             program.test_run(options).context("BPF_PROG_TEST_RUN")?;
             Ok(())

@@ -1,0 +1,144 @@
+//! A new flow: finds the service, picks a backend, and writes the two rows.
+//!
+//! ```text
+//! service ─▶ backend ─▶ row for answers ──────────▶ row for the client ─▶ the flow is there
+//!            (a turn)   reserves the tuple                │ another CPU's stands there
+//!                       (snat.rs)                         ╰─▶ give the reservation back, go on with theirs
+//! ```
+
+use proxy_common::{Address, AddressKind, Backend, Direction, Nat, NodeConfig, Reason, Service};
+
+use crate::parse::{ACK, RST, SYN, TCP};
+use crate::scratch::{Place, Scratch};
+use crate::tables::{Inserted, RouteQuery, RouteResult, Tables};
+use crate::{flow, select, service, snat};
+
+/// What a new flow is decided by.
+pub(crate) struct Situation {
+    pub(crate) place: Place,
+    pub(crate) config: NodeConfig,
+    pub(crate) address: Address,
+    pub(crate) kind: AddressKind,
+    pub(crate) now: u32,
+}
+
+/// Makes the flow of a packet that has none, and leaves it in [`Scratch::flow`]; says whether it is a new one.
+#[inline(always)]
+pub(crate) fn flow(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason, Reason> {
+    let (service, backend) = choose(tables, at, s)?;
+    begin(tables, at, (&service, &backend), s)
+}
+
+/// Finds the service and picks a backend.
+#[inline(always)]
+fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Service, Backend), Reason> {
+    if at.kind != AddressKind::Node && at.place.uplink {
+        return Err(Reason::DropExternalToClusterIp);
+    }
+    service::write_key(
+        &s.key.destination,
+        s.key.destination_port,
+        s.key.protocol,
+        at.kind,
+        &mut s.service_key,
+    );
+    let node_ports = at.kind != AddressKind::Node || at.address.node_ports != 0;
+    let service = if node_ports {
+        tables.service(&s.service_key)
+    } else {
+        None
+    };
+    let Some(service) = service else {
+        return Err(if at.kind == AddressKind::Node {
+            Reason::PassNotFrontend
+        } else {
+            Reason::RejectUndefinedPort
+        });
+    };
+    if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
+        return Err(Reason::RejectUnknownFlow);
+    }
+    let backend = select::backend(tables, &service, at.place.uplink)?;
+    Ok((service, backend))
+}
+
+/// Makes the flow's two rows: first the one for answers, which reserves the tuple, then the one for the client.
+#[inline(always)]
+fn begin(
+    tables: &impl Tables,
+    at: &Situation,
+    (service, backend): (&Service, &Backend),
+    s: &mut Scratch,
+) -> Result<Reason, Reason> {
+    s.flow.client = s.key.source;
+    s.flow.client_port = s.key.source_port;
+    s.flow.frontend = s.key.destination;
+    s.flow.frontend_port = s.key.destination_port;
+    s.flow.source = s.key.source;
+    s.flow.source_port = s.key.source_port;
+    s.flow.backend = backend.address;
+    s.flow.backend_port = backend.port;
+    s.flow.service = service.id;
+    s.flow.backend_id = backend.id;
+    s.flow.backend_generation = backend.generation;
+    s.flow.interface = at.place.interface;
+    s.flow.last_seen = at.now;
+    s.flow.state = 0;
+    s.flow.protocol = s.key.protocol;
+    s.flow.nat = Nat::Destination.code();
+    let hairpin = backend.address == s.key.source;
+    if hairpin || (at.place.uplink && backend.local == 0 && !is_this_node(tables, s)) {
+        masquerade(tables, at.place, s)?;
+    }
+    snat::reserve(tables, &at.config, at.now, s)?;
+    s.flow.direction = Direction::ToService.code();
+    match tables.insert_flow(&s.key, &s.flow) {
+        Inserted::Yes => {
+            tables.count_chosen(backend.id);
+            Ok(Reason::NewFlow)
+        }
+        Inserted::Exists if tables.flow(&s.key, &mut s.found) => {
+            // The connection's other packet was faster: one flow, one backend. The turn that was taken here is lost.
+            if !flow::same_translation(&s.found, &s.flow) {
+                tables.remove_flow(&s.other);
+            }
+            s.flow = s.found;
+            Ok(Reason::Forward)
+        }
+        Inserted::Exists | Inserted::Full => {
+            tables.remove_flow(&s.other);
+            Err(Reason::DropFlowTable)
+        }
+    }
+}
+
+/// Whether a backend has an address of this node, although nobody said that it is here: a slice that was written by hand
+/// need not name the node.
+#[inline(always)]
+fn is_this_node(tables: &impl Tables, s: &Scratch) -> bool {
+    tables
+        .address(&s.flow.backend)
+        .is_some_and(|address| address.is_node())
+}
+
+/// The backend shall see this node: the address that the node has on the way to it.
+#[inline(always)]
+fn masquerade(tables: &impl Tables, place: Place, s: &mut Scratch) -> Result<(), Reason> {
+    // Length 0: only the address is asked for; whether the packet fits is asked when it is sent.
+    let query = RouteQuery {
+        interface: place.interface,
+        destination: s.flow.backend,
+        length: 0,
+    };
+    match tables.route(&query, &mut s.route) {
+        RouteResult::Found | RouteResult::TooBig => {}
+        RouteResult::None => return Err(Reason::DropNoRoute),
+    }
+    // Before Linux 6.7 the agent names the source, and a node may have none of the family.
+    if s.route.source.is_unspecified() {
+        return Err(Reason::DropNoRoute);
+    }
+    s.flow.source = s.route.source;
+    s.flow.nat = Nat::Source.code();
+    Ok(())
+}
