@@ -5,7 +5,7 @@
 //! closed, but the packet path can turn to another backend the moment one dies.
 
 use proxy_common::{
-    Address, AddressKind, Backend, Direction, Ip, NodeConfig, Reason, Service, ServiceKey, Socket, SocketKey,
+    Address, AddressKind, Backend, Direction, Ip, Reason, Service, ServiceKey, Socket, SocketKey,
 };
 
 use crate::parse::{TCP, UDP};
@@ -91,7 +91,7 @@ fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind)
     let Some(config) = tables.config() else {
         return Err(Answer::Leave);
     };
-    if kind == AddressKind::Node && !(address.node_ports != 0 && is_node_port(&config, call.port)) {
+    if kind == AddressKind::Node && !(address.node_ports != 0 && service::is_node_port(&config, call.port)) {
         return Err(Answer::Leave);
     }
     let mut wanted = ServiceKey::default();
@@ -101,11 +101,6 @@ fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind)
         None if kind == AddressKind::Node => Err(Answer::Leave),
         None => Err(Answer::Refuse(Reason::RejectUndefinedPort)),
     }
-}
-
-#[inline(always)]
-const fn is_node_port(config: &NodeConfig, port: u16) -> bool {
-    service::is_node_port(config, port)
 }
 
 /// Remembers what the socket is told: for answers, and for UDP also for the next datagram to the same frontend.
