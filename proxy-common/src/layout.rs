@@ -57,7 +57,8 @@ macro_rules! rows {
 
 use crate::{
     Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
-    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, Service, ServiceKey, ServiceName, Socket, SocketKey,
+    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceKey, ServiceName, Socket,
+    SocketKey,
 };
 
 rows! {
@@ -78,6 +79,7 @@ rows! {
     Fragment = 8,
     SocketKey = 32,
     Socket = 32,
+    PortWord = 8,
     NodeConfig = 56,
     Meta = 16,
     MonitorLease = 8,

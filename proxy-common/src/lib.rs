@@ -27,7 +27,7 @@ pub use flow::{
 pub use layout::ABI_VERSION;
 pub use net::{Be16, Ip, Protocol};
 pub use service::{Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy};
-pub use socket::{Socket, SocketKey};
+pub use socket::{PortBit, PortWord, Socket, SocketKey};
 
 /// Names of the pinned maps, one place for both sides.
 pub mod maps {
@@ -53,6 +53,8 @@ pub mod maps {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Socket cookie × address → what the socket hook translated.
     pub const SOCKETS: &str = "SOCKETS";
+    /// Source port → whether a socket sends from it to one backend by both paths.
+    pub const SHARED_PORTS: &str = "SHARED_PORTS";
     /// The node's configuration, one row.
     pub const CONFIG: &str = "CONFIG";
     /// ABI version and clock source, one row.
@@ -69,7 +71,7 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 16] = [
+    pub const PINNED: [&str; 17] = [
         ADDRESSES,
         ADDRESS_FILTER,
         SERVICES,
@@ -81,6 +83,7 @@ pub mod maps {
         INTERFACE_FLOWS,
         FRAGMENTS,
         SOCKETS,
+        SHARED_PORTS,
         CONFIG,
         META,
         MONITOR,
@@ -113,6 +116,8 @@ pub mod limits {
     pub const FRAGMENTS: usize = 1 << 12;
     /// Rows of translated sockets.
     pub const SOCKETS: usize = 1 << 16;
+    /// Words of 64 bits, for all ports.
+    pub const PORT_WORDS: usize = 1 << 10;
     /// Bytes of the event ring.
     pub const EVENT_BYTES: usize = 1 << 20;
 }

@@ -1,4 +1,5 @@
-//! `SOCKETS`: what the socket hook told a socket, so that it can be told the same again.
+//! `SOCKETS`: what the socket hook told a socket, so that it can be told the same again. `SHARED_PORTS`: what it leaves to
+//! the packet path.
 
 use crate::net::Ip;
 
@@ -24,7 +25,8 @@ pub struct SocketKey {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Socket {
-    /// `ToService`: the backend. `FromBackend`: the frontend.
+    /// `ToService`: the backend; unspecified if datagrams to the frontend are left to the packet path.
+    /// `FromBackend`: the frontend.
     pub address: Ip,
     /// Port of `address`, host order.
     pub port: u16,
@@ -36,4 +38,32 @@ pub struct Socket {
     pub backend_id: u32,
     /// Generation of `backend_id` when the row was made.
     pub backend_generation: u32,
+}
+
+/// A row of `SHARED_PORTS`: a bit for each of 64 ports.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortWord {
+    /// The bits.
+    pub bits: u64,
+}
+
+/// Where a port stands in `SHARED_PORTS`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PortBit {
+    /// Index of the row.
+    pub word: u32,
+    /// The bit in it.
+    pub mask: u64,
+}
+
+impl PortBit {
+    /// The bit of a port, host order.
+    #[inline(always)]
+    pub const fn of(port: u16) -> Self {
+        Self {
+            word: (port >> 6) as u32,
+            mask: 1 << (port & 63),
+        }
+    }
 }

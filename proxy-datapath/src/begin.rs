@@ -8,7 +8,7 @@
 
 use proxy_common::{Address, AddressKind, Backend, Direction, Nat, NodeConfig, Reason, Service};
 
-use crate::parse::{ACK, RST, SYN, TCP};
+use crate::parse::{ACK, RST, SYN, TCP, UDP};
 use crate::scratch::{Place, Scratch};
 use crate::tables::{Inserted, RouteQuery, RouteResult, Tables};
 use crate::{flow, select, service, snat};
@@ -89,6 +89,9 @@ fn begin(
     let hairpin = backend.address == s.key.source;
     if hairpin || (at.place.uplink && backend.local == 0 && !is_this_node(tables, s)) {
         masquerade(tables, at.place, s)?;
+    } else if !at.place.uplink && s.key.protocol == UDP && tables.is_shared(s.key.source_port) {
+        // The client's own port stands for another frontend, by the socket hook, which no row of `FLOWS` tells.
+        s.flow.nat = Nat::SourcePort.code();
     }
     snat::reserve(tables, &at.config, at.now, s)?;
     s.flow.direction = Direction::ToService.code();

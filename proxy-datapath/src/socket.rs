@@ -3,6 +3,11 @@
 //!
 //! Connected UDP of pods is left to the packet path: a socket keeps the address that it was given until it is
 //! closed, but the packet path can turn to another backend the moment one dies.
+//!
+//! Answers come by a backend's address, so one backend can stand for one frontend of a socket only. A UDP socket that
+//! talks to several frontends gets another backend where there is one. Where there is none, a pod's datagrams to the
+//! second frontend are left to the packet path, which gives them another source port. A host process has no packet
+//! path: for it the frontend that was used last has the name, which is right as long as it asks one after the other.
 
 use proxy_common::{
     Address, AddressKind, Backend, Direction, Ip, Reason, Service, ServiceKey, Socket, SocketKey,
@@ -12,21 +17,30 @@ use crate::parse::{TCP, UDP};
 use crate::tables::Tables;
 use crate::{select, service};
 
+/// Backends that are tried for a socket that talks to several frontends.
+const TRIES: usize = 4;
+
 /// What a program asks its socket to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Call {
-    /// The kernel's cookie of the socket.
-    pub cookie: u64,
     /// Where to.
     pub address: Ip,
     /// Port of `address`, host order.
     pub port: u16,
     /// IANA protocol number.
     pub protocol: u8,
-    /// Whether the socket is in the host's network namespace, not in a pod's.
-    pub host: bool,
     /// Whether this is `connect`, not `sendmsg`.
     pub connect: bool,
+}
+
+/// The socket. Each answer is a call of the kernel, so it is asked only for what is needed.
+pub trait Caller {
+    /// The kernel's cookie of the socket.
+    fn cookie(&self) -> u64;
+    /// Whether it is in the host's network namespace, not in a pod's.
+    fn is_host(&self) -> bool;
+    /// The port that it sends from, host order.
+    fn source_port(&self) -> u16;
 }
 
 /// What the socket does instead.
@@ -45,14 +59,15 @@ pub enum Answer {
 
 /// `connect` and `sendmsg`.
 #[inline(always)]
-pub fn to_service(tables: &impl Tables, call: &Call) -> Answer {
+pub fn to_service(tables: &impl Tables, caller: &impl Caller, call: &Call) -> Answer {
     let Some(address) = tables.address(&call.address) else {
         return Answer::Leave;
     };
     let Some(kind) = AddressKind::from_code(address.kind) else {
         return Answer::Leave;
     };
-    if (call.protocol != TCP && call.protocol != UDP) || (call.connect && call.protocol == UDP && !call.host)
+    if (call.protocol != TCP && call.protocol != UDP)
+        || (call.connect && call.protocol == UDP && !caller.is_host())
     {
         return Answer::Leave;
     }
@@ -60,28 +75,23 @@ pub fn to_service(tables: &impl Tables, call: &Call) -> Answer {
         Ok(service) => service,
         Err(answer) => return answer,
     };
+    let asked = Asked {
+        call,
+        service: &service,
+        cookie: caller.cookie(),
+    };
     if call.protocol == UDP
-        && let Some(told) = tables.socket(&key(call, Direction::ToService))
-        && told.service == service.id
-        && select::still_serving(tables, told.backend_id, told.backend_generation)
+        && let Some(answer) = again(tables, &asked)
     {
-        return Answer::Use(told.address, told.port);
+        return answer;
     }
-    match select::backend(tables, &service, false) {
-        Ok(backend) => {
-            remember(tables, call, &service, &backend);
-            tables.count_chosen(backend.id);
-            Answer::Use(backend.address, backend.port)
-        }
-        Err(reason @ Reason::RejectNoEndpoints) => Answer::Refuse(reason),
-        Err(reason) => Answer::Block(reason),
-    }
+    choose(tables, caller, &asked)
 }
 
 /// `recvmsg` and `getpeername`: the frontend that a backend's address stands for on this socket.
 #[inline(always)]
-pub fn from_backend(tables: &impl Tables, call: &Call) -> Option<(Ip, u16)> {
-    let told = tables.socket(&key(call, Direction::FromBackend))?;
+pub fn from_backend(tables: &impl Tables, caller: &impl Caller, call: &Call) -> Option<(Ip, u16)> {
+    let told = tables.socket(&key(caller.cookie(), call, Direction::FromBackend))?;
     Some((told.address, told.port))
 }
 
@@ -103,32 +113,124 @@ fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind)
     }
 }
 
-/// Remembers what the socket is told: for answers, and for UDP also for the next datagram to the same frontend.
-#[inline(always)]
-fn remember(tables: &impl Tables, call: &Call, service: &Service, backend: &Backend) {
-    let mut told = Socket {
-        address: call.address,
-        port: call.port,
-        reserved: 0,
-        service: service.id,
-        backend_id: backend.id,
-        backend_generation: backend.generation,
-    };
-    let mut row = key(call, Direction::FromBackend);
-    row.address = backend.address;
-    row.port = backend.port;
-    tables.put_socket(&row, &told);
-    if call.protocol == UDP {
-        told.address = backend.address;
-        told.port = backend.port;
-        tables.put_socket(&key(call, Direction::ToService), &told);
+/// A question that weir answers.
+struct Asked<'a> {
+    call: &'a Call,
+    service: &'a Service,
+    cookie: u64,
+}
+
+impl Asked<'_> {
+    /// Key of what the next datagram to the same frontend is told.
+    #[inline(always)]
+    const fn key(&self) -> SocketKey {
+        key(self.cookie, self.call, Direction::ToService)
+    }
+
+    /// Key of what the answers of a backend are named.
+    #[inline(always)]
+    const fn answers(&self, backend: &Ip, port: u16) -> SocketKey {
+        let mut key = key(self.cookie, self.call, Direction::FromBackend);
+        key.address = *backend;
+        key.port = port;
+        key
+    }
+
+    /// Whether answers are named as this frontend.
+    #[inline(always)]
+    fn is_named(&self, row: &Socket) -> bool {
+        row.address == self.call.address && row.port == self.call.port
+    }
+
+    /// A row about a backend.
+    #[inline(always)]
+    const fn row(&self, (id, generation): (u32, u32), (address, port): (Ip, u16)) -> Socket {
+        Socket {
+            address,
+            port,
+            reserved: 0,
+            service: self.service.id,
+            backend_id: id,
+            backend_generation: generation,
+        }
     }
 }
 
+/// What the socket was told of this frontend before, as long as that backend serves.
 #[inline(always)]
-const fn key(call: &Call, direction: Direction) -> SocketKey {
+fn again(tables: &impl Tables, asked: &Asked<'_>) -> Option<Answer> {
+    let told = tables.socket(&asked.key())?;
+    if told.service != asked.service.id
+        || !select::still_serving(tables, told.backend_id, told.backend_generation)
+    {
+        return None;
+    }
+    if told.address.is_unspecified() {
+        return Some(Answer::Leave);
+    }
+    let answers = asked.answers(&told.address, told.port);
+    // It may have been evicted, or name another frontend since.
+    if !tables.socket(&answers).is_some_and(|row| asked.is_named(&row)) {
+        name_answers(
+            tables,
+            asked,
+            &answers,
+            (told.backend_id, told.backend_generation),
+        );
+    }
+    Some(Answer::Use(told.address, told.port))
+}
+
+/// Takes a turn, and another one as long as the answers of the backend are named as another frontend.
+#[inline(always)]
+fn choose(tables: &impl Tables, caller: &impl Caller, asked: &Asked<'_>) -> Answer {
+    // A connected socket hears of one backend only.
+    let several = asked.call.protocol == UDP && !asked.call.connect;
+    let mut backend = Backend::default();
+    for _ in 0..TRIES {
+        backend = match select::backend(tables, asked.service, false) {
+            Ok(backend) => backend,
+            Err(reason @ Reason::RejectNoEndpoints) => return Answer::Refuse(reason),
+            Err(reason) => return Answer::Block(reason),
+        };
+        let answers = asked.answers(&backend.address, backend.port);
+        if !several || tables.socket(&answers).is_none_or(|row| asked.is_named(&row)) {
+            return give(tables, asked, &backend);
+        }
+    }
+    if caller.is_host() {
+        return give(tables, asked, &backend);
+    }
+    tables.share(caller.source_port());
+    let left = asked.row((backend.id, backend.generation), (Ip::UNSPECIFIED, 0));
+    tables.put_socket(&asked.key(), &left);
+    Answer::Leave
+}
+
+/// Gives the socket a backend, and remembers it: for answers, and for UDP also for the next datagram.
+#[inline(always)]
+fn give(tables: &impl Tables, asked: &Asked<'_>, backend: &Backend) -> Answer {
+    let id = (backend.id, backend.generation);
+    name_answers(tables, asked, &asked.answers(&backend.address, backend.port), id);
+    if asked.call.protocol == UDP {
+        let told = asked.row(id, (backend.address, backend.port));
+        tables.put_socket(&asked.key(), &told);
+    }
+    tables.count_chosen(backend.id);
+    Answer::Use(backend.address, backend.port)
+}
+
+/// Has a backend's answers named as the frontend.
+#[inline(always)]
+fn name_answers(tables: &impl Tables, asked: &Asked<'_>, answers: &SocketKey, id: (u32, u32)) {
+    let row = asked.row(id, (asked.call.address, asked.call.port));
+    tables.put_socket(answers, &row);
+}
+
+#[inline(always)]
+const fn key(cookie: u64, call: &Call, direction: Direction) -> SocketKey {
     SocketKey {
-        cookie: call.cookie,
+        cookie,
         address: call.address,
         port: call.port,
         protocol: call.protocol,

@@ -52,6 +52,10 @@ pub trait Tables {
     fn socket(&self, key: &SocketKey) -> Option<Socket>;
     /// Remembers what a socket is told.
     fn put_socket(&self, key: &SocketKey, socket: &Socket);
+    /// Whether a socket that sends from this port may talk to a backend past the packet path.
+    fn is_shared(&self, port: u16) -> bool;
+    /// Remembers that one does.
+    fn share(&self, port: u16);
 
     /// Where a packet would leave this node.
     fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult;

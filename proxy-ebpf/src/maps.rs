@@ -6,8 +6,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
-    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, Reason, Service, ServiceKey, ServiceName, Socket,
-    SocketKey, limits,
+    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason, Service, ServiceKey, ServiceName,
+    Socket, SocketKey, limits,
 };
 use proxy_datapath::Scratch;
 
@@ -120,6 +120,16 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { limits::FRAGMEN
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
 pub(crate) static SOCKETS: LruHashMap<SocketKey, Socket, { limits::SOCKETS }> = LruHashMap::new();
+
+/// Source ports of pods' UDP sockets that use one backend for two frontends: one by the socket hook, the other by the
+/// packet path, which then takes another source port so that answers can be told apart.
+///
+/// Writer:    programs. Reader: programs.
+/// Lifecycle: a bit is set by such a socket and stays: another one at that port gets another source port in vain.
+/// Full:      cannot be: a bit for each port.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static SHARED_PORTS: Array<PortWord, { limits::PORT_WORDS }> = Array::new();
 
 /// The node's configuration, one row.
 ///

@@ -11,7 +11,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
-    NodeConfig, Service, ServiceKey, Socket, SocketKey,
+    NodeConfig, PortBit, Service, ServiceKey, Socket, SocketKey,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
@@ -248,6 +248,23 @@ impl Tables for Kernel {
     #[inline(always)]
     fn put_socket(&self, key: &SocketKey, socket: &Socket) {
         let _full = maps::SOCKETS.insert(key, socket, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn is_shared(&self, port: u16) -> bool {
+        let bit = PortBit::of(port);
+        maps::SHARED_PORTS
+            .get(bit.word)
+            .is_some_and(|word| word.bits & bit.mask != 0)
+    }
+
+    #[inline(always)]
+    fn share(&self, port: u16) {
+        let bit = PortBit::of(port);
+        if let Some(word) = maps::SHARED_PORTS.get_ptr_mut(bit.word) {
+            // SAFETY: as in `count_chosen`.
+            unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*word).bits, bit.mask) };
+        }
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{Be16, EventKind, Ip, Reason};
-use proxy_datapath::socket::{self, Answer, Call};
+use proxy_datapath::socket::{self, Answer, Call, Caller};
 
 use crate::tables::{Kernel, bytes, words};
 use crate::{count, maps};
@@ -66,6 +66,34 @@ enum Family {
     V6,
 }
 
+/// The socket of a call.
+struct Asker<'a>(&'a SockAddrContext);
+
+impl Caller for Asker<'_> {
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the helper takes the program's context as it is.
+        unsafe { bpf_get_socket_cookie(self.0.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn is_host(&self) -> bool {
+        maps::CONFIG.get(0).is_some_and(|config| {
+            // SAFETY: as above.
+            config.host_netns_cookie == unsafe { bpf_get_netns_cookie(self.0.as_ptr()) }
+        })
+    }
+
+    #[inline(always)]
+    fn source_port(&self) -> u16 {
+        // SAFETY: fields that the verifier knows, read whole; every call has a socket.
+        unsafe {
+            let socket = ptr::read_volatile(&raw const (*self.0.sock_addr).__bindgen_anon_1.sk);
+            ptr::read_volatile(&raw const (*socket).src_port) as u16
+        }
+    }
+}
+
 #[inline(always)]
 fn to_service(ctx: &SockAddrContext, family: Family, connect: bool) -> i32 {
     let call = read(ctx, family, connect);
@@ -74,6 +102,7 @@ fn to_service(ctx: &SockAddrContext, family: Family, connect: bool) -> i32 {
             ctx: ctx.as_ptr(),
             entry: None,
         },
+        &Asker(ctx),
         &call,
     ) {
         Answer::Leave => ALLOW,
@@ -117,6 +146,7 @@ fn from_backend(ctx: &SockAddrContext, family: Family) -> i32 {
             ctx: ctx.as_ptr(),
             entry: None,
         },
+        &Asker(ctx),
         &call,
     ) {
         write(ctx, family, &address, port);
@@ -130,7 +160,7 @@ fn from_backend(ctx: &SockAddrContext, family: Family) -> i32 {
 #[inline(always)]
 fn read(ctx: &SockAddrContext, family: Family, connect: bool) -> Call {
     let sock = ctx.sock_addr;
-    // SAFETY: fields of the program's own context; the helpers take it as it is.
+    // SAFETY: fields of the program's own context.
     unsafe {
         let address = match family {
             Family::V4 => Ip::v4(ptr::read_volatile(&raw const (*sock).user_ip4).to_ne_bytes()),
@@ -145,15 +175,10 @@ fn read(ctx: &SockAddrContext, family: Family, connect: bool) -> Call {
             }
         };
         let port = ptr::read_volatile(&raw const (*sock).user_port) as u16;
-        let host = maps::CONFIG
-            .get(0)
-            .is_some_and(|config| config.host_netns_cookie == bpf_get_netns_cookie(ctx.as_ptr()));
         Call {
-            cookie: bpf_get_socket_cookie(ctx.as_ptr()),
             address,
             port: Be16::from_wire(port.to_ne_bytes()).to_host(),
             protocol: ptr::read_volatile(&raw const (*sock).protocol) as u8,
-            host,
             connect,
         }
     }

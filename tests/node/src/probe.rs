@@ -52,6 +52,15 @@ pub enum Probe {
         /// `connect()` the socket first.
         connected: bool,
     },
+    /// Ask several servers on one unconnected socket; each answer must come from the address that was asked.
+    Several {
+        /// Where to.
+        targets: Vec<SocketAddr>,
+        /// How often each is asked.
+        rounds: u64,
+        /// Ask all before the first answer is read; else one after the other.
+        at_once: bool,
+    },
     /// Send datagrams on one socket every 5 ms, for a time; the names that answered, and the longest silence.
     Stream {
         /// Where to.
@@ -103,6 +112,11 @@ impl Probe {
                 count,
                 connected,
             } => datagrams(target, size, (count, connected), &mut finding),
+            Self::Several {
+                ref targets,
+                rounds,
+                at_once,
+            } => several(targets, rounds, at_once, &mut finding),
             Self::Stream {
                 target,
                 connected,
@@ -220,6 +234,32 @@ fn datagrams(
         let wrong = echo.iter().zip(&payload).filter(|(a, b)| a != b).count() + size.abs_diff(echo.len());
         finding.wrong_bytes += wrong as u64;
         finding.answered(first_word(answer));
+    }
+    Ok(())
+}
+
+fn several(targets: &[SocketAddr], rounds: u64, at_once: bool, finding: &mut Finding) -> io::Result<()> {
+    let Some(first) = targets.first() else {
+        return Ok(());
+    };
+    let socket = udp_socket(*first)?;
+    for _ in 0..rounds {
+        let group = if at_once { targets.len() } else { 1 };
+        for asked in targets.chunks(group) {
+            for target in asked {
+                socket.send_to(target.to_string().as_bytes(), target)?;
+            }
+            for _ in asked {
+                let mut buffer = [0; 512];
+                let (length, from) = socket.recv_from(&mut buffer)?;
+                let answer = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+                // The server echoes whom this client believes to ask, behind its own name.
+                if !answer.ends_with(&format!(" {from}")) {
+                    return Err(io::Error::other(format!("{from} answers {answer:?}")));
+                }
+                finding.answered(first_word(answer.as_bytes()));
+            }
+        }
     }
     Ok(())
 }

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use weir_lab::Host;
 use weir_lab::peer::connect::ConnectOptions;
-use weir_node::services::{REMOTE, SOLO, TARGET, TWIN, family};
+use weir_node::probe::Probe;
+use weir_node::services::{REMOTE, SOLO, TARGET, TWIN, WEB, family};
 use weir_node::{By, World, can_run, figures};
 
 #[test]
@@ -84,6 +86,54 @@ fn one_client_port_to_two_services_with_one_backend() -> Result<()> {
                     "{report:?}"
                 );
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn one_udp_socket_to_two_services_with_one_backend() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let world = World::new("twovips")?;
+    let ask = |who: &str, (by, host): (By, &Host), targets: [SocketAddr; 2], at_once: bool| {
+        let probe = Probe::Several {
+            targets: targets.to_vec(),
+            rounds: 20,
+            at_once,
+        };
+        let finding = by.probe(host, &probe)?;
+        println!(
+            "{who}, {by:?} hook, {targets:?}, at once {at_once}: {} right, {} by web-3, {:?}",
+            finding.ok,
+            finding.answers_of("web-3"),
+            finding.error
+        );
+        ensure!(
+            finding.is_clean(40) && finding.answers_of("web-3") > 0,
+            "{who}: {finding:?}"
+        );
+        Ok(())
+    };
+    for ((one, twin), web) in REMOTE.udp().into_iter().zip(TWIN.udp()).zip(WEB.udp()) {
+        let pod = (By::Socket, world.client.host());
+        for at_once in [true, false] {
+            ask("pod", pod, [one, twin], at_once)?;
+            ask(
+                "sandbox",
+                (By::Packet, world.sandbox.host()),
+                [one, twin],
+                at_once,
+            )?;
+        }
+        // A host process has no packet path: it must ask one after the other, or have another backend to turn to.
+        let host = (By::Socket, world.n1.host());
+        ask("host process", host, [one, twin], false)?;
+        // At least one of three turns is that of the backend in use.
+        for _ in 0..3 {
+            ask("host process", host, [one, web], true)?;
+            ask("pod", pod, [one, web], true)?;
         }
     }
     Ok(())

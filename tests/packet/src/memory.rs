@@ -1,7 +1,7 @@
 //! The maps in user space: hash maps behind `proxy_datapath::Tables`, with a clock that a test sets.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
@@ -38,6 +38,10 @@ pub struct Memory {
     pub flow_limit: Option<usize>,
     /// `FRAGMENTS`.
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
+    /// `SOCKETS`.
+    pub sockets: RefCell<HashMap<SocketKey, Socket>>,
+    /// `SHARED_PORTS`.
+    pub shared: RefCell<HashSet<u16>>,
     /// The routing table.
     pub routes: Routes,
     /// What the last packet looked at or wrote.
@@ -190,12 +194,21 @@ impl Tables for Memory {
         self.fragments.borrow_mut().insert(*key, *fragment);
     }
 
-    /// Packets do not ask for sockets.
-    fn socket(&self, _key: &SocketKey) -> Option<Socket> {
-        None
+    fn socket(&self, key: &SocketKey) -> Option<Socket> {
+        self.sockets.borrow().get(key).copied()
     }
 
-    fn put_socket(&self, _key: &SocketKey, _socket: &Socket) {}
+    fn put_socket(&self, key: &SocketKey, socket: &Socket) {
+        self.sockets.borrow_mut().insert(*key, *socket);
+    }
+
+    fn is_shared(&self, port: u16) -> bool {
+        self.shared.borrow().contains(&port)
+    }
+
+    fn share(&self, port: u16) {
+        self.shared.borrow_mut().insert(port);
+    }
 
     fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
         self.routes.ask(query, route)
@@ -277,6 +290,12 @@ impl Tables for Frozen<'_> {
     }
 
     fn put_socket(&self, _key: &SocketKey, _socket: &Socket) {}
+
+    fn is_shared(&self, port: u16) -> bool {
+        self.0.is_shared(port)
+    }
+
+    fn share(&self, _port: u16) {}
 
     fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
         self.0.route(query, route)

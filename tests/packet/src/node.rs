@@ -159,6 +159,8 @@ pub struct Rows {
     pub states: Vec<(u32, BackendState)>,
     /// `CURSORS`.
     pub cursors: Vec<(u32, u64)>,
+    /// `SHARED_PORTS`.
+    pub shared: &'static [u16],
 }
 
 /// Id of a service port in one family.
@@ -171,9 +173,13 @@ pub fn slab(index: usize, v6: bool) -> u32 {
     service_id(index, v6) * SLAB
 }
 
+/// Ports from which a socket talks to a backend past the packet path.
+pub const SHARED: [u16; 2] = [40_022, 40_023];
+
 /// The rows of the node with so many source ports for SNAT.
 pub fn rows(snat_ports: u16) -> Rows {
     let mut rows = Rows {
+        shared: &SHARED,
         config: NodeConfig {
             fallback_source_v4: Host::Node.ip(false),
             fallback_source_v6: Host::Node.ip(true),

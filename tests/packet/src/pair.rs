@@ -1,6 +1,6 @@
 //! Both worlds side by side: a packet runs in the kernel and in user space, and nothing may differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -68,6 +68,7 @@ impl Pair {
                 .copied()
                 .collect::<std::collections::HashMap<_, _>>()
                 .into(),
+            shared: rows.shared.iter().copied().collect::<HashSet<_>>().into(),
             routes: node::routes(),
             ..Memory::default()
         };

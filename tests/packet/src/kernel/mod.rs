@@ -13,7 +13,7 @@ use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions}
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
     Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    Ip, NodeConfig, Service, ServiceKey, maps,
+    Ip, NodeConfig, PortWord, Service, ServiceKey, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -50,6 +50,7 @@ struct Tables {
     cursors: Array<MapData, Cursor>,
     flows: HashMap<MapData, FlowKey, Flow>,
     fragments: HashMap<MapData, FragmentKey, Fragment>,
+    shared: Array<MapData, PortWord>,
     config: Array<MapData, NodeConfig>,
     counters: PerCpuArray<MapData, u64>,
     scratch: PerCpuArray<MapData, [u8; size_of::<Scratch>()]>,
@@ -229,6 +230,7 @@ impl Tables {
             cursors: map(maps::CURSORS)?.try_into()?,
             flows: map(maps::FLOWS)?.try_into()?,
             fragments: map(maps::FRAGMENTS)?.try_into()?,
+            shared: map(maps::SHARED_PORTS)?.try_into()?,
             config: map(maps::CONFIG)?.try_into()?,
             counters: map(maps::COUNTERS)?.try_into()?,
             scratch: map(maps::SCRATCH)?.try_into()?,

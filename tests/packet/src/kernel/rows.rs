@@ -8,7 +8,7 @@ use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 use proxy_common::{
     BackendState, Cursor, FilterBit, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    NodeConfig, Reason, Service, ServiceKey, limits,
+    NodeConfig, PortBit, Reason, Service, ServiceKey, limits,
 };
 
 use super::Kernel;
@@ -26,6 +26,12 @@ impl Kernel {
             self.rows.addresses.insert(key, row, 0)?;
         }
         self.set_filter(rows)?;
+        for port in rows.shared {
+            let bit = PortBit::of(*port);
+            let mut word = self.rows.shared.get(&bit.word, 0)?;
+            word.bits |= bit.mask;
+            self.rows.shared.set(bit.word, &word, 0)?;
+        }
         for (slot, row) in &rows.backends {
             self.rows.backends.set(*slot, row, 0)?;
         }

@@ -1,0 +1,244 @@
+//! What sockets are told, on the rows of the tests' node, in user space. `tests/node` has the same with real sockets.
+
+use proxy_common::{Direction, Ip, Reason, SocketKey};
+use proxy_datapath::socket::{Answer, Call, Caller, from_backend, to_service};
+use proxy_datapath::tables::Tables as _;
+use weir_packet::memory::Memory;
+use weir_packet::node::{self, Host};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A socket of a host process or of a pod.
+#[derive(Clone, Copy)]
+struct Socket {
+    cookie: u64,
+    host: bool,
+}
+
+const HOST: Socket = Socket {
+    cookie: 1,
+    host: true,
+};
+const POD: Socket = Socket {
+    cookie: 2,
+    host: false,
+};
+const SOURCE_PORT: u16 = 41_000;
+
+impl Caller for Socket {
+    fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    fn is_host(&self) -> bool {
+        self.host
+    }
+
+    fn source_port(&self) -> u16 {
+        SOURCE_PORT
+    }
+}
+
+/// The node's rows, with all cursors at zero.
+fn memory() -> Memory {
+    let rows = node::rows(20_000);
+    Memory {
+        config: rows.config,
+        addresses: rows.addresses.into_iter().collect(),
+        services: rows.services.into_iter().collect(),
+        backends: rows.backends.into_iter().collect(),
+        states: rows
+            .states
+            .into_iter()
+            .collect::<std::collections::HashMap<_, _>>()
+            .into(),
+        ..Memory::default()
+    }
+}
+
+fn call(protocol: u8, connect: bool, (address, port): (Ip, u16)) -> Call {
+    Call {
+        address,
+        port,
+        protocol,
+        connect,
+    }
+}
+
+fn send(memory: &Memory, socket: Socket, to: (Ip, u16)) -> Answer {
+    to_service(memory, &socket, &call(UDP, false, to))
+}
+
+fn connect(memory: &Memory, socket: Socket, protocol: u8, to: (Ip, u16)) -> Answer {
+    to_service(memory, &socket, &call(protocol, true, to))
+}
+
+/// What an answer from a backend is named.
+fn named(memory: &Memory, socket: Socket, from: (Ip, u16)) -> Option<(Ip, u16)> {
+    from_backend(memory, &socket, &call(UDP, false, from))
+}
+
+fn turns(memory: &Memory) -> usize {
+    memory.take_touched().cursors.len()
+}
+
+fn vip(number: u8) -> Ip {
+    Host::Vip(number).ip(false)
+}
+
+/// The backends of `dns` and `dns-too`, in the order of their turns.
+fn dns() -> [(Ip, u16); 3] {
+    [(Host::Pod2, 5353), (Host::Remote(5), 5353), (Host::Remote(6), 53)]
+        .map(|(host, port)| (host.ip(false), port))
+}
+
+fn used((address, port): (Ip, u16)) -> Answer {
+    Answer::Use(address, port)
+}
+
+/// A Service with one backend in place of three.
+fn shrink(memory: &mut Memory, number: u8) {
+    for (key, row) in &mut memory.services {
+        if key.address == vip(number) {
+            row.cluster.count = 1;
+        }
+    }
+}
+
+#[test]
+fn each_frontend_of_a_socket_gets_a_backend_of_its_own() {
+    for socket in [HOST, POD] {
+        let memory = memory();
+        let [one, two, _] = dns();
+        assert_eq!(send(&memory, socket, (vip(53), 53)), used(one));
+        // The first turn is the same backend, so it takes another.
+        assert_eq!(send(&memory, socket, (vip(54), 53)), used(two));
+        assert_eq!(turns(&memory), 3);
+        assert_eq!(named(&memory, socket, one), Some((vip(53), 53)));
+        assert_eq!(named(&memory, socket, two), Some((vip(54), 53)));
+        // From then on both are known.
+        assert_eq!(send(&memory, socket, (vip(53), 53)), used(one));
+        assert_eq!(send(&memory, socket, (vip(54), 53)), used(two));
+        assert_eq!(turns(&memory), 0);
+        // Another socket is another matter.
+        let other = Socket { cookie: 9, ..socket };
+        assert_eq!(send(&memory, other, (vip(54), 53)), used(dns()[2]));
+    }
+}
+
+#[test]
+fn what_a_pod_cannot_tell_apart_is_left_to_the_packet_path() {
+    let mut memory = memory();
+    shrink(&mut memory, 53);
+    shrink(&mut memory, 54);
+    let [one, ..] = dns();
+    assert_eq!(send(&memory, POD, (vip(53), 53)), used(one));
+    assert!(!memory.is_shared(SOURCE_PORT));
+    let _turns = turns(&memory);
+    assert_eq!(send(&memory, POD, (vip(54), 53)), Answer::Leave);
+    assert!(
+        memory.is_shared(SOURCE_PORT),
+        "or the packet path would use the port again"
+    );
+    let touched = memory.take_touched();
+    assert_eq!(touched.chosen, [], "the packet path will count it");
+
+    // Later datagrams take no turn and change nothing.
+    for _ in 0..3 {
+        assert_eq!(send(&memory, POD, (vip(54), 53)), Answer::Leave);
+        assert_eq!(send(&memory, POD, (vip(53), 53)), used(one));
+    }
+    assert_eq!(turns(&memory), 0);
+    assert_eq!(named(&memory, POD, one), Some((vip(53), 53)));
+}
+
+#[test]
+fn a_frontend_comes_back_from_the_packet_path_with_another_backend() {
+    let mut memory = memory();
+    shrink(&mut memory, 53);
+    shrink(&mut memory, 54);
+    let [one, two, _] = dns();
+    assert_eq!(send(&memory, POD, (vip(53), 53)), used(one));
+    assert_eq!(send(&memory, POD, (vip(54), 53)), Answer::Leave);
+    // The backend of the second Service dies, and another one takes its slot.
+    let service = memory
+        .services
+        .iter()
+        .find(|(key, _)| key.address == vip(54))
+        .map(|(_, row)| *row);
+    let slot = service.map_or(0, |row| row.cluster.base);
+    memory.states.borrow_mut().entry(slot).or_default().serving = 0;
+    if let Some(backend) = memory.backends.get_mut(&slot) {
+        (backend.address, backend.port) = two;
+        backend.id = slot + 1;
+    }
+    assert_eq!(send(&memory, POD, (vip(54), 53)), used(two));
+    assert_eq!(named(&memory, POD, two), Some((vip(54), 53)));
+}
+
+#[test]
+fn for_a_host_process_the_frontend_that_was_used_last_has_the_name() {
+    let mut memory = memory();
+    shrink(&mut memory, 53);
+    shrink(&mut memory, 54);
+    let [one, ..] = dns();
+    for number in [53, 54, 54, 53, 54] {
+        assert_eq!(send(&memory, HOST, (vip(number), 53)), used(one));
+        assert_eq!(named(&memory, HOST, one), Some((vip(number), 53)));
+    }
+    assert!(!memory.is_shared(SOURCE_PORT));
+}
+
+#[test]
+fn a_row_for_answers_that_was_evicted_is_made_again() {
+    let memory = memory();
+    let [one, ..] = dns();
+    assert_eq!(send(&memory, POD, (vip(53), 53)), used(one));
+    let evicted = |key: &SocketKey| key.direction == Direction::FromBackend.code();
+    memory.sockets.borrow_mut().retain(|key, _| !evicted(key));
+    assert_eq!(named(&memory, POD, one), None);
+    assert_eq!(send(&memory, POD, (vip(53), 53)), used(one));
+    assert_eq!(named(&memory, POD, one), Some((vip(53), 53)));
+}
+
+#[test]
+fn a_connected_socket_has_one_frontend_and_takes_one_turn() {
+    let mut memory = memory();
+    shrink(&mut memory, 53);
+    shrink(&mut memory, 54);
+    let [one, ..] = dns();
+    for number in [53, 54] {
+        assert_eq!(connect(&memory, HOST, UDP, (vip(number), 53)), used(one));
+        assert_eq!(turns(&memory), 1);
+        assert_eq!(named(&memory, HOST, one), Some((vip(number), 53)));
+    }
+    // Connected UDP of pods is the packet path's.
+    assert_eq!(connect(&memory, POD, UDP, (vip(53), 53)), Answer::Leave);
+    // A TCP socket whose connection failed may try another Service.
+    let web = (Host::Pod1.ip(false), 8080);
+    for number in [10, 11] {
+        assert_eq!(connect(&memory, POD, TCP, (vip(number), 80)), used(web));
+        assert_eq!(
+            from_backend(&memory, &POD, &call(TCP, true, web)),
+            Some((vip(number), 80))
+        );
+    }
+    assert_eq!(turns(&memory), 2);
+}
+
+#[test]
+fn nobody_there_is_said_at_once() {
+    let memory = memory();
+    assert_eq!(
+        send(&memory, POD, (vip(31), 53)),
+        Answer::Refuse(Reason::RejectNoEndpoints)
+    );
+    assert_eq!(
+        send(&memory, POD, (vip(53), 54)),
+        Answer::Refuse(Reason::RejectUndefinedPort)
+    );
+    assert_eq!(send(&memory, POD, (Host::Remote(5).ip(false), 53)), Answer::Leave);
+    assert_eq!(send(&memory, HOST, (Host::Node.ip(false), 30_999)), Answer::Leave);
+    assert!(memory.sockets.borrow().is_empty());
+}
