@@ -53,6 +53,8 @@ pub mod maps {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Socket cookie × address → what the socket hook translated.
     pub const SOCKETS: &str = "SOCKETS";
+    /// Port → whether a socket was given a backend at such a port: the look-up before `SOCKETS`.
+    pub const BACKEND_PORTS: &str = "BACKEND_PORTS";
     /// Source port → whether a socket sends from it to one backend by both paths.
     pub const SHARED_PORTS: &str = "SHARED_PORTS";
     /// The node's configuration, one row.
@@ -71,7 +73,7 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 17] = [
+    pub const PINNED: [&str; 18] = [
         ADDRESSES,
         ADDRESS_FILTER,
         SERVICES,
@@ -83,6 +85,7 @@ pub mod maps {
         INTERFACE_FLOWS,
         FRAGMENTS,
         SOCKETS,
+        BACKEND_PORTS,
         SHARED_PORTS,
         CONFIG,
         META,

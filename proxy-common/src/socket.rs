@@ -1,5 +1,5 @@
-//! `SOCKETS`: what the socket hook told a socket, so that it can be told the same again. `SHARED_PORTS`: what it leaves to
-//! the packet path.
+//! `SOCKETS`: what the socket hook told a socket, so that it can be told the same again. `BACKEND_PORTS`: whether there can
+//! be such a row. `SHARED_PORTS`: what the hook leaves to the packet path.
 
 use crate::net::Ip;
 
@@ -40,7 +40,7 @@ pub struct Socket {
     pub backend_generation: u32,
 }
 
-/// A row of `SHARED_PORTS`: a bit for each of 64 ports.
+/// A row of `BACKEND_PORTS` or `SHARED_PORTS`: a bit for each of 64 ports.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PortWord {
@@ -48,7 +48,7 @@ pub struct PortWord {
     pub bits: u64,
 }
 
-/// Where a port stands in `SHARED_PORTS`.
+/// Where a port stands in `BACKEND_PORTS` and `SHARED_PORTS`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PortBit {
     /// Index of the row.

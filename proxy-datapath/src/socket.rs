@@ -10,7 +10,7 @@
 //! path: for it the frontend that was used last has the name, which is right as long as it asks one after the other.
 
 use proxy_common::{
-    Address, AddressKind, Backend, Direction, Ip, Reason, Service, ServiceKey, Socket, SocketKey,
+    Address, AddressKind, Backend, Direction, Ip, NodeConfig, Reason, Service, ServiceKey, Socket, SocketKey,
 };
 
 use crate::parse::{TCP, UDP};
@@ -60,15 +60,17 @@ pub enum Answer {
 /// `connect` and `sendmsg`.
 #[inline(always)]
 pub fn to_service(tables: &impl Tables, caller: &impl Caller, call: &Call) -> Answer {
+    // The cheap test: most calls are for an address that weir does not know.
+    if (call.protocol != TCP && call.protocol != UDP) || !tables.may_know(&call.address) {
+        return Answer::Leave;
+    }
     let Some(address) = tables.address(&call.address) else {
         return Answer::Leave;
     };
     let Some(kind) = AddressKind::from_code(address.kind) else {
         return Answer::Leave;
     };
-    if (call.protocol != TCP && call.protocol != UDP)
-        || (call.connect && call.protocol == UDP && !caller.is_host())
-    {
+    if call.connect && call.protocol == UDP && !caller.is_host() {
         return Answer::Leave;
     }
     let service = match find(tables, call, &address, kind) {
@@ -91,6 +93,10 @@ pub fn to_service(tables: &impl Tables, caller: &impl Caller, call: &Call) -> An
 /// `recvmsg` and `getpeername`: the frontend that a backend's address stands for on this socket.
 #[inline(always)]
 pub fn from_backend(tables: &impl Tables, caller: &impl Caller, call: &Call) -> Option<(Ip, u16)> {
+    // `accept` asks too, and whom it accepts is a client, whose port is hardly ever that of a backend.
+    if !tables.was_given(call.port) {
+        return None;
+    }
     let told = tables.socket(&key(caller.cookie(), call, Direction::FromBackend))?;
     Some((told.address, told.port))
 }
@@ -98,11 +104,11 @@ pub fn from_backend(tables: &impl Tables, caller: &impl Caller, call: &Call) -> 
 /// The service that is asked for, or the answer if there is none.
 #[inline(always)]
 fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind) -> Result<Service, Answer> {
-    let Some(config) = tables.config() else {
-        return Err(Answer::Leave);
-    };
-    if kind == AddressKind::Node && !(address.node_ports != 0 && service::is_node_port(&config, call.port)) {
-        return Err(Answer::Leave);
+    if kind == AddressKind::Node {
+        let in_range = |config: NodeConfig| service::is_node_port(&config, call.port);
+        if address.node_ports == 0 || !tables.config().is_some_and(in_range) {
+            return Err(Answer::Leave);
+        }
     }
     let mut wanted = ServiceKey::default();
     service::write_key(&call.address, call.port, call.protocol, kind, &mut wanted);
@@ -224,6 +230,7 @@ fn give(tables: &impl Tables, asked: &Asked<'_>, backend: &Backend) -> Answer {
 #[inline(always)]
 fn name_answers(tables: &impl Tables, asked: &Asked<'_>, answers: &SocketKey, id: (u32, u32)) {
     let row = asked.row(id, (asked.call.address, asked.call.port));
+    tables.note_given(answers.port);
     tables.put_socket(answers, &row);
 }
 

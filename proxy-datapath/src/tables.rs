@@ -52,6 +52,10 @@ pub trait Tables {
     fn socket(&self, key: &SocketKey) -> Option<Socket>;
     /// Remembers what a socket is told.
     fn put_socket(&self, key: &SocketKey, socket: &Socket);
+    /// Whether a socket can have been given a backend at this port: false is certain, and cheap to find out.
+    fn was_given(&self, port: u16) -> bool;
+    /// Remembers that one is.
+    fn note_given(&self, port: u16);
     /// Whether a socket that sends from this port may talk to a backend past the packet path.
     fn is_shared(&self, port: u16) -> bool;
     /// Remembers that one does.

@@ -121,6 +121,16 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { limits::FRAGMEN
 #[btf_map(pin_by_name)]
 pub(crate) static SOCKETS: LruHashMap<SocketKey, Socket, { limits::SOCKETS }> = LruHashMap::new();
 
+/// A bit for each port of a backend that a socket was given: most sockets that ask who they talk to were accepted, and the
+/// port of their client is none of these.
+///
+/// Writer:    programs. Reader: programs.
+/// Lifecycle: a bit is set before the first row of `SOCKETS` that it stands for, and stays.
+/// Full:      cannot be: a bit for each port. One that no row uses any more only means that `SOCKETS` is asked.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static BACKEND_PORTS: Array<PortWord, { limits::PORT_WORDS }> = Array::new();
+
 /// Source ports of pods' UDP sockets that use one backend for two frontends: one by the socket hook, the other by the
 /// packet path, which then takes another source port so that answers can be told apart.
 ///

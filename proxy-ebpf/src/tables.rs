@@ -8,10 +8,11 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
 };
+use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
-    NodeConfig, PortBit, Service, ServiceKey, Socket, SocketKey,
+    NodeConfig, PortBit, PortWord, Service, ServiceKey, Socket, SocketKey, limits,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
@@ -25,6 +26,9 @@ pub(crate) struct Kernel {
     /// Where flows come in by this program; `None` where none can.
     pub(crate) entry: Option<Entry>,
 }
+
+/// A bit for each port.
+type Ports = Array<PortWord, { limits::PORT_WORDS }>;
 
 /// The interface that flows come in by.
 #[derive(Clone, Copy)]
@@ -251,20 +255,23 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn was_given(&self, port: u16) -> bool {
+        is_set(&maps::BACKEND_PORTS, port)
+    }
+
+    #[inline(always)]
+    fn note_given(&self, port: u16) {
+        set(&maps::BACKEND_PORTS, port);
+    }
+
+    #[inline(always)]
     fn is_shared(&self, port: u16) -> bool {
-        let bit = PortBit::of(port);
-        maps::SHARED_PORTS
-            .get(bit.word)
-            .is_some_and(|word| word.bits & bit.mask != 0)
+        is_set(&maps::SHARED_PORTS, port)
     }
 
     #[inline(always)]
     fn share(&self, port: u16) {
-        let bit = PortBit::of(port);
-        if let Some(word) = maps::SHARED_PORTS.get_ptr_mut(bit.word) {
-            // SAFETY: as in `count_chosen`.
-            unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*word).bits, bit.mask) };
-        }
+        set(&maps::SHARED_PORTS, port);
     }
 
     #[inline(always)]
@@ -297,6 +304,25 @@ impl Tables for Kernel {
             FIB_FRAGMENTATION_NEEDED => RouteResult::TooBig,
             _ => RouteResult::None,
         }
+    }
+}
+
+/// Whether a port's bit is set.
+#[inline(always)]
+fn is_set(ports: &Ports, port: u16) -> bool {
+    let bit = PortBit::of(port);
+    ports.get(bit.word).is_some_and(|word| word.bits & bit.mask != 0)
+}
+
+/// Sets a port's bit. Almost always it is set already, and a word that nobody writes stays in every CPU's cache.
+#[inline(always)]
+fn set(ports: &Ports, port: u16) {
+    let bit = PortBit::of(port);
+    if !is_set(ports, port)
+        && let Some(word) = ports.get_ptr_mut(bit.word)
+    {
+        // SAFETY: the pointer is to a live array row, and an atomic or may race with anything.
+        unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*word).bits, bit.mask) };
     }
 }
 

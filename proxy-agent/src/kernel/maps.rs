@@ -93,7 +93,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 17] = [
+pub(super) const SHAPES: [Shape; 18] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
     shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
     shape::<ServiceKey, Service>(names::SERVICES, MapType::Hash, limits::SERVICES),
@@ -105,6 +105,7 @@ pub(super) const SHAPES: [Shape; 17] = [
     shape::<u32, InterfaceUse>(names::INTERFACE_FLOWS, MapType::Array, limits::INTERFACES),
     shape::<FragmentKey, Fragment>(names::FRAGMENTS, MapType::LruHash, limits::FRAGMENTS),
     shape::<SocketKey, Socket>(names::SOCKETS, MapType::LruHash, limits::SOCKETS),
+    shape::<u32, PortWord>(names::BACKEND_PORTS, MapType::Array, limits::PORT_WORDS),
     shape::<u32, PortWord>(names::SHARED_PORTS, MapType::Array, limits::PORT_WORDS),
     shape::<u32, NodeConfig>(names::CONFIG, MapType::Array, 1),
     shape::<u32, Meta>(names::META, MapType::Array, 1),

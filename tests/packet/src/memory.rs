@@ -40,6 +40,8 @@ pub struct Memory {
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
     /// `SOCKETS`.
     pub sockets: RefCell<HashMap<SocketKey, Socket>>,
+    /// `BACKEND_PORTS`.
+    pub given: RefCell<HashSet<u16>>,
     /// `SHARED_PORTS`.
     pub shared: RefCell<HashSet<u16>>,
     /// The routing table.
@@ -202,6 +204,14 @@ impl Tables for Memory {
         self.sockets.borrow_mut().insert(*key, *socket);
     }
 
+    fn was_given(&self, port: u16) -> bool {
+        self.given.borrow().contains(&port)
+    }
+
+    fn note_given(&self, port: u16) {
+        self.given.borrow_mut().insert(port);
+    }
+
     fn is_shared(&self, port: u16) -> bool {
         self.shared.borrow().contains(&port)
     }
@@ -290,6 +300,12 @@ impl Tables for Frozen<'_> {
     }
 
     fn put_socket(&self, _key: &SocketKey, _socket: &Socket) {}
+
+    fn was_given(&self, port: u16) -> bool {
+        self.0.was_given(port)
+    }
+
+    fn note_given(&self, _port: u16) {}
 
     fn is_shared(&self, port: u16) -> bool {
         self.0.is_shared(port)

@@ -227,6 +227,47 @@ fn a_connected_socket_has_one_frontend_and_takes_one_turn() {
     assert_eq!(turns(&memory), 2);
 }
 
+/// A socket that may be asked for its cookie at most: each question is a call of the kernel.
+struct Silent(Option<u64>);
+
+impl Caller for Silent {
+    fn cookie(&self) -> u64 {
+        let Some(cookie) = self.0 else {
+            unreachable!("the cookie is asked for")
+        };
+        cookie
+    }
+
+    fn is_host(&self) -> bool {
+        unreachable!("the network namespace is asked for")
+    }
+
+    fn source_port(&self) -> u16 {
+        unreachable!("the port is asked for")
+    }
+}
+
+#[test]
+fn sockets_that_weir_does_not_know_are_asked_nothing() {
+    let memory = memory();
+    let [one, ..] = dns();
+    let nobody = Silent(None);
+    for protocol in [TCP, UDP] {
+        for connect in [true, false] {
+            let elsewhere = call(protocol, connect, one);
+            assert_eq!(to_service(&memory, &nobody, &elsewhere), Answer::Leave);
+        }
+    }
+    // Who is accepted has a port that no socket was given, also if its address is a backend's.
+    assert_eq!(send(&memory, POD, (vip(53), 53)), used(one));
+    let client = call(TCP, false, (one.0, 45_000));
+    assert_eq!(from_backend(&memory, &nobody, &client), None);
+    // Where a TCP socket is does not matter.
+    let web = call(TCP, true, (vip(10), 80));
+    let backend = (Host::Pod1.ip(false), 8080);
+    assert_eq!(to_service(&memory, &Silent(Some(3)), &web), used(backend));
+}
+
 #[test]
 fn nobody_there_is_said_at_once() {
     let memory = memory();
