@@ -7,24 +7,28 @@
 //! ```
 //!
 //! What can go wrong costs as little as it can (docs/decisions/0011):
+//! * A file is not read while it is written, and what a changed file no longer has is kept until the file has been
+//!   quiet for a second: `kubectl get -o yaml > FILE` empties the file long before it fills it.
 //! * A broken document costs that document. While a file has one, what was loaded from the file before and is not in
 //!   it now is kept: a slip of the pen must not delete a working Service.
 //! * A folder that is missing deletes nothing.
 //! * An object in two files is taken from the first file by name; the other is named in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proxy_model::{Change, Kind, Object, ObjectName};
 
-use super::manifest::{self, Format};
+use self::file::LoadedFile;
+use super::manifest::Format;
 use super::{Changes, Source, SourceError};
 use crate::report::Reported;
 
+mod file;
 mod watch;
 
 /// The folder source.
@@ -65,41 +69,12 @@ struct Scanner {
     mistakes: Reported,
 }
 
-#[derive(Debug, Default)]
-struct LoadedFile {
-    stamp: Option<Stamp>,
-    objects: Vec<Object>,
-    mistakes: Vec<String>,
-}
-
-/// Tells whether a file is still the one that was read.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
 /// The result of a scan that could look at the whole folder.
 #[derive(Debug, Default)]
 struct Scan {
     changes: Changes,
-    /// A file was written while it was read: look again soon.
-    torn: bool,
+    /// Look again after this much time, whatever happens.
+    again: Option<Duration>,
 }
 
 impl Scanner {
@@ -112,9 +87,9 @@ impl Scanner {
         }
     }
 
-    /// Looks at the whole folder, reads what changed, and tells the difference to what was sent before.
-    fn scan(&mut self) -> io::Result<Scan> {
-        let mut torn = false;
+    /// Looks at the whole folder, reads what changed, and tells the difference to what was sent before. What is in
+    /// the files named in `writing` is not complete now, and is left for a later scan. `now` is monotonic.
+    fn scan(&mut self, now: Duration, writing: &BTreeSet<OsString>) -> io::Result<Scan> {
         let mut before = std::mem::take(&mut self.files);
         let names = match manifest_names(&self.directory) {
             Ok(names) => names,
@@ -123,11 +98,14 @@ impl Scanner {
                 return Err(error);
             }
         };
+        let mut again = None;
         for (name, format) in names {
             let known = before.remove(&name).unwrap_or_default();
-            let path = self.directory.join(&name);
-            if let Some((file, file_torn)) = load(&path, format, known) {
-                torn |= file_torn;
+            // The first scan has nothing better to offer than what is there.
+            if self.sent.is_some() && writing.contains(&name) {
+                self.files.insert(name, known);
+            } else if let Some(file) = known.load(&self.directory.join(&name), format, now) {
+                again = again.into_iter().chain(file.again(now)).min();
                 self.files.insert(name, file);
             }
         }
@@ -137,7 +115,7 @@ impl Scanner {
             .replace(mistakes.cloned().chain(duplicates).collect());
         let changes = difference(self.sent.as_ref(), &objects);
         self.sent = Some(objects);
-        Ok(Scan { changes, torn })
+        Ok(Scan { changes, again })
     }
 
     /// All objects, each once, and a sentence for each that is there twice.
@@ -160,10 +138,14 @@ impl Scanner {
                 }
             }
         }
-        let objects = owners
+        let mut objects: BTreeMap<Key, Object> = owners
             .into_iter()
             .map(|(key, (_, object))| (key, object.clone()))
             .collect();
+        for object in self.files.values().flat_map(LoadedFile::leaving) {
+            let key = (object.kind(), object.name());
+            objects.entry(key).or_insert_with(|| object.clone());
+        }
         (objects, duplicates)
     }
 }
@@ -178,102 +160,6 @@ fn manifest_names(directory: &Path) -> io::Result<BTreeMap<OsString, Format>> {
         }
     }
     Ok(names)
-}
-
-/// Reads a file if it changed; the flag says that it changed again meanwhile. `None` if it is gone.
-fn load(path: &Path, format: Format, known: LoadedFile) -> Option<(LoadedFile, bool)> {
-    let unreadable = |known: LoadedFile, error: &io::Error| {
-        let mistakes = vec![format!(
-            "{}: cannot be read ({error}); what was loaded from it before is kept",
-            path.display()
-        )];
-        let file = LoadedFile {
-            stamp: None,
-            mistakes,
-            ..known
-        };
-        Some((file, false))
-    };
-    let stamp = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => return None,
-        // Opening a pipe would wait for somebody who writes into it.
-        Ok(metadata) if !metadata.is_file() => {
-            let mistake = format!(
-                "{}: is not a file and is left out: a manifest is a file, or a link to one",
-                path.display()
-            );
-            let file = LoadedFile {
-                mistakes: vec![mistake],
-                ..LoadedFile::default()
-            };
-            return Some((file, false));
-        }
-        Ok(metadata) => Stamp::of(&metadata),
-        // Deleted since the folder was listed, or a link to nowhere.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => return unreadable(known, &error),
-    };
-    if known.stamp == Some(stamp) {
-        return Some((known, false));
-    }
-    match fs::read(path) {
-        Ok(content) => {
-            let torn = fs::metadata(path).map_or(true, |after| Stamp::of(&after) != stamp);
-            let mut file = parse(path, format, &content, known);
-            // A torn read counts for nothing later: the next scan reads the file again.
-            file.stamp = (!torn).then_some(stamp);
-            Some((file, torn))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => unreadable(known, &error),
-    }
-}
-
-fn parse(path: &Path, format: Format, content: &[u8], known: LoadedFile) -> LoadedFile {
-    let read = manifest::read(format, content);
-    let mut objects = read.objects;
-    let mut kept = Vec::new();
-    if !read.broken.is_empty() {
-        kept = known.objects;
-        kept.retain(|old| !objects.iter().any(|new| same(old, new)));
-    }
-    let consequence = match kept.len() {
-        0 => "this document is left out".to_owned(),
-        n => format!(
-            "this document is left out, and {} kept as loaded before: {}",
-            if n == 1 {
-                "one object is".to_owned()
-            } else {
-                format!("{n} objects are")
-            },
-            kept.iter()
-                .map(|object| format!("{} {}", object.kind(), object.name()))
-                .collect::<Vec<_>>()
-                .join(", "),
-        ),
-    };
-    objects.append(&mut kept);
-    let mistakes = read
-        .broken
-        .iter()
-        .map(|broken| {
-            format!(
-                "{}:{}: {}; {consequence}",
-                path.display(),
-                broken.line,
-                broken.what
-            )
-        })
-        .collect();
-    LoadedFile {
-        stamp: None,
-        objects,
-        mistakes,
-    }
-}
-
-fn same(one: &Object, other: &Object) -> bool {
-    one.kind() == other.kind() && one.name() == other.name()
 }
 
 /// What to send: everything after the first scan, and only what differs after that.

@@ -2,7 +2,8 @@
 
 use super::*;
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A directory that goes away with the test.
 struct Scratch(PathBuf);
@@ -38,10 +39,24 @@ fn service(name: &str, ip: &str) -> String {
     )
 }
 
-/// What a scan would send, in short words.
+/// What a scan would send, in short words. Nobody writes, and all that was written is long settled.
 fn told(scanner: &mut Scanner) -> Vec<String> {
-    let scan = scanner.scan().unwrap();
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let now = || Duration::from_secs(NOW.fetch_add(60, Ordering::Relaxed));
+    let mut words = told_at(scanner, now(), &[]);
+    words.extend(told_at(scanner, now(), &[]));
+    words
+}
+
+/// What a scan would send at a time, while files are being written.
+fn told_at(scanner: &mut Scanner, now: Duration, writing: &[&str]) -> Vec<String> {
+    let writing = writing.iter().map(OsString::from).collect();
+    let scan = scanner.scan(now, &writing).unwrap();
     scan.changes.iter().map(word).collect()
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
 }
 
 fn word(change: &Change) -> String {
@@ -64,7 +79,7 @@ fn the_first_scan_is_complete_and_later_ones_tell_the_difference() {
     );
     assert_eq!(told(&mut scanner).len(), 0);
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("c", "10.0.0.33")));
-    assert_eq!(told(&mut scanner), ["delete shop/b", "put shop/c"]);
+    assert_eq!(told(&mut scanner), ["put shop/c", "delete shop/b"]);
     folder.remove("a.yaml");
     assert_eq!(told(&mut scanner), ["delete shop/a", "delete shop/c"]);
 }
@@ -88,6 +103,78 @@ fn a_broken_document_deletes_nothing_until_the_file_is_whole_again() {
     folder.write("a.yaml", &service("a", "10.0.0.11"));
     assert_eq!(told(&mut scanner), ["delete shop/b"]);
     assert!(scanner.mistakes.is_empty());
+}
+
+#[test]
+fn what_a_changed_file_no_longer_has_goes_when_the_file_is_quiet() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
+    let mut scanner = Scanner::new(folder.0.clone());
+    told_at(&mut scanner, ms(0), &[]);
+
+    folder.write("a.yaml", "");
+    assert_eq!(told_at(&mut scanner, ms(10_000), &[]).len(), 0);
+    assert_eq!(
+        scanner.scan(ms(10_300), &BTreeSet::new()).unwrap().again,
+        Some(ms(700))
+    );
+    // The second beginning counts from there, and a slip in it keeps what was before the first.
+    folder.write("a.yaml", "kind: Service\nmetadata: {name");
+    assert_eq!(told_at(&mut scanner, ms(10_900), &[]).len(), 0);
+    assert_eq!(told_at(&mut scanner, ms(19_000), &[]).len(), 0);
+    folder.write("a.yaml", &service("a", "10.0.0.11"));
+    assert_eq!(told_at(&mut scanner, ms(20_000), &[]), ["put shop/a"]);
+    assert_eq!(told_at(&mut scanner, ms(20_999), &[]).len(), 0);
+    assert_eq!(told_at(&mut scanner, ms(21_000), &[]), ["delete shop/b"]);
+    assert_eq!(scanner.scan(ms(21_000), &BTreeSet::new()).unwrap().again, None);
+
+    // A file that goes is as clear as can be.
+    folder.remove("a.yaml");
+    assert_eq!(told_at(&mut scanner, ms(21_000), &[]), ["delete shop/a"]);
+}
+
+#[test]
+fn a_file_that_is_never_quiet_deletes_in_the_end() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let mut scanner = Scanner::new(folder.0.clone());
+    told_at(&mut scanner, ms(0), &[]);
+    for round in 0..20 {
+        folder.write("a.yaml", &format!("# {}", "x".repeat(round)));
+        assert_eq!(told_at(&mut scanner, ms(500 * (round as u64 + 1)), &[]).len(), 0);
+    }
+    assert_eq!(told_at(&mut scanner, ms(10_500), &[]), ["delete shop/a"]);
+}
+
+#[test]
+fn what_moves_to_another_file_is_there_once() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
+    let mut scanner = Scanner::new(folder.0.clone());
+    told_at(&mut scanner, ms(0), &[]);
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    folder.write("b.yaml", &service("b", "10.0.0.22"));
+    assert_eq!(told_at(&mut scanner, ms(0), &[]), ["put shop/b"]);
+    assert!(scanner.mistakes.is_empty());
+    assert_eq!(told_at(&mut scanner, ms(1000), &[]).len(), 0);
+}
+
+#[test]
+fn a_file_that_is_being_written_is_not_read() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let mut scanner = Scanner::new(folder.0.clone());
+    // Not even the first time something is better than nothing.
+    assert_eq!(
+        told_at(&mut scanner, ms(0), &["a.yaml"]).last().unwrap(),
+        "replace Service 1"
+    );
+    folder.write("a.yaml", "");
+    folder.write("b.yaml", &service("b", "10.0.0.2"));
+    assert_eq!(told_at(&mut scanner, ms(0), &["a.yaml"]), ["put shop/b"]);
+    assert_eq!(told_at(&mut scanner, ms(60_000), &["a.yaml"]).len(), 0);
+    folder.write("a.yaml", &service("a", "10.0.0.11"));
+    assert_eq!(told_at(&mut scanner, ms(60_000), &[]), ["put shop/a"]);
 }
 
 #[test]
@@ -148,7 +235,7 @@ fn a_missing_folder_deletes_nothing() {
     told(&mut scanner);
     let away = folder.0.with_extension("away");
     fs::rename(&folder.0, &away).unwrap();
-    assert!(scanner.scan().is_err());
+    assert!(scanner.scan(Duration::ZERO, &BTreeSet::new()).is_err());
     fs::rename(&away, &folder.0).unwrap();
     assert_eq!(told(&mut scanner).len(), 0);
 }
@@ -206,9 +293,62 @@ async fn a_change_is_told_within_a_fraction_of_a_second_and_a_lost_folder_is_fou
     task.abort();
 }
 
-use std::time::Duration;
+#[tokio::test]
+async fn a_slow_writer_deletes_nothing() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
+    let (sender, mut changes) = tokio::sync::mpsc::channel(8);
+    let task = tokio::spawn(Box::new(Folder::new(folder.0.clone())).run(sender));
+    assert_eq!(
+        next(&mut changes, 3000).await.last().unwrap(),
+        "replace Service 2"
+    );
+
+    // The shell opens the file; kubectl fills it when the API server has answered, long after it was quiet.
+    let path = folder.0.join("a.yaml");
+    let mut file = fs::File::create(&path).unwrap();
+    tokio::time::sleep(ms(1500)).await;
+    file.write_all(service("a", "10.0.0.11").as_bytes()).unwrap();
+    // Somebody else's change does not have it read either.
+    folder.write("c.yaml", &service("c", "10.0.0.3"));
+    assert_eq!(next(&mut changes, 1000).await, ["put shop/c"]);
+    tokio::time::sleep(ms(300)).await;
+    file.write_all(service("b", "10.0.0.22").as_bytes()).unwrap();
+    assert!(changes.try_recv().is_err());
+    drop(file);
+    assert_eq!(next(&mut changes, 1000).await, ["put shop/a", "put shop/b"]);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_file_is_replaced_or_removed_at_once() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
+    let (sender, mut changes) = tokio::sync::mpsc::channel(8);
+    let task = tokio::spawn(Box::new(Folder::new(folder.0.clone())).run(sender));
+    assert_eq!(
+        next(&mut changes, 3000).await.last().unwrap(),
+        "replace Service 2"
+    );
+
+    folder.write(".a.yaml.new", &service("a", "10.0.0.11"));
+    let began = crate::clock::monotonic();
+    fs::rename(folder.0.join(".a.yaml.new"), folder.0.join("a.yaml")).unwrap();
+    assert_eq!(next(&mut changes, 1000).await, ["put shop/a"]);
+    assert_eq!(next(&mut changes, 3000).await, ["delete shop/b"]);
+    assert!(crate::clock::monotonic() >= began + ms(1000));
+
+    folder.remove("a.yaml");
+    assert_eq!(next(&mut changes, 1000).await, ["delete shop/a"]);
+
+    // A link is made, and never closed.
+    folder.write(".b", &service("b", "10.0.0.2"));
+    fs::hard_link(folder.0.join(".b"), folder.0.join("b.yaml")).unwrap();
+    assert_eq!(next(&mut changes, 1000).await, ["put shop/b"]);
+    task.abort();
+}
 
 async fn next(changes: &mut tokio::sync::mpsc::Receiver<Changes>, within: u64) -> Vec<String> {
-    let found = tokio::time::timeout(Duration::from_millis(within), changes.recv()).await;
+    let found = tokio::time::timeout(ms(within), changes.recv()).await;
     found.unwrap().unwrap().iter().map(word).collect()
 }

@@ -1,24 +1,35 @@
-//! When to look at the folder: at once when it changes, and every 30 s anyway.
+//! When to look at the folder: at once when a file is complete or gone, and every 30 s anyway.
+//!
+//! ```text
+//!  open(O_TRUNC) ─▶ MODIFY: the file is being written ─▶ more of them ─▶ CLOSE_WRITE: look
+//!  rename, link, unlink ────────────────────────────────────────────────────────────▶ look
+//! ```
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::super::{Changes, SourceError};
 use super::{Scan, Scanner};
+use crate::clock;
 
-/// An editor or `kubectl cp` writes a file in several steps; this much silence means that it is done.
+/// Files that change together are read together; this much silence means that it was the last of them.
 const QUIET: Duration = Duration::from_millis(20);
-/// A file that is written all the time is read at least this often.
+/// A folder that changes all the time is read at least this often.
 const QUIET_AT_MOST: Duration = Duration::from_millis(200);
 /// Catches what inotify does not see: files that are links to elsewhere, and some network file systems.
 const RESCAN: Duration = Duration::from_secs(30);
+/// Somebody who keeps a file open and has written nothing for this long may never close it: it is read as it is.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a missing folder is looked for.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -30,8 +41,10 @@ pub(super) async fn run(mut scanner: Scanner, changes: mpsc::Sender<Changes>) ->
         // Armed before the scan, so that no change falls between the two.
         watch.arm(&scanner.directory);
         let path = scanner.directory.display().to_string();
+        let now = clock::monotonic();
+        let writing = watch.writing(now);
         let (back, scan) = tokio::task::spawn_blocking(move || {
-            let scan = scanner.scan();
+            let scan = scanner.scan(now, &writing);
             (scanner, scan)
         })
         .await
@@ -39,11 +52,14 @@ pub(super) async fn run(mut scanner: Scanner, changes: mpsc::Sender<Changes>) ->
         scanner = back;
         log_folder(&path, &scan, &mut missing);
         let wait = match scan {
-            Ok(Scan { changes: found, torn }) => {
+            Ok(Scan {
+                changes: found,
+                again,
+            }) => {
                 if !found.is_empty() && changes.send(found).await.is_err() {
                     return Ok(());
                 }
-                if torn { QUIET } else { RESCAN }
+                again.unwrap_or(RESCAN).min(RESCAN)
             }
             Err(_) => RETRY,
         };
@@ -77,6 +93,7 @@ struct FolderWatch {
 struct Armed {
     inode: (u64, u64),
     events: mpsc::Receiver<()>,
+    writing: Arc<Mutex<Writing>>,
     _watcher: RecommendedWatcher,
 }
 
@@ -90,14 +107,10 @@ impl FolderWatch {
         if self.armed.as_ref().is_some_and(|armed| armed.inode == inode) {
             return;
         }
-        match watcher(directory) {
-            Ok((events, watcher)) => {
+        match Armed::new(directory, inode) {
+            Ok(armed) => {
                 self.failed = false;
-                self.armed = Some(Armed {
-                    inode,
-                    events,
-                    _watcher: watcher,
-                });
+                self.armed = Some(armed);
             }
             Err(error) => {
                 if !self.failed {
@@ -114,6 +127,16 @@ impl FolderWatch {
         }
     }
 
+    /// The files that are not complete now.
+    fn writing(&self, now: Duration) -> BTreeSet<OsString> {
+        let Some(armed) = &self.armed else {
+            return BTreeSet::new();
+        };
+        let mut writing = armed.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        writing.0.retain(|_, last| now.saturating_sub(*last) < PATIENCE);
+        writing.0.keys().cloned().collect()
+    }
+
     /// Returns when something changed and it is quiet again.
     async fn changed(&mut self) {
         let Some(armed) = &mut self.armed else {
@@ -128,22 +151,59 @@ impl FolderWatch {
     }
 }
 
-fn watcher(directory: &Path) -> notify::Result<(mpsc::Receiver<()>, RecommendedWatcher)> {
-    // One waiting signal says as much as many.
-    let (signal, events) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        if event.map_or(true, |event| is_change(event.kind)) {
-            let _ = signal.try_send(());
-        }
-    })?;
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    Ok((events, watcher))
+impl Armed {
+    fn new(directory: &Path, inode: (u64, u64)) -> notify::Result<Self> {
+        // One waiting signal says as much as many.
+        let (signal, events) = mpsc::channel(1);
+        let writing = Arc::<Mutex<Writing>>::default();
+        let shared = Arc::clone(&writing);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            let mut writing = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.map_or(true, |event| writing.learn(&event, clock::monotonic())) {
+                let _ = signal.try_send(());
+            }
+        })?;
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        Ok(Self {
+            inode,
+            events,
+            writing,
+            _watcher: watcher,
+        })
+    }
 }
 
-/// Our own reading must not wake us.
-fn is_change(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        _ => true,
+/// The files that somebody writes into now, and when they did last.
+#[derive(Default)]
+struct Writing(BTreeMap<OsString, Duration>);
+
+impl Writing {
+    /// Takes in what happened; whether that is a reason to look at the folder.
+    fn learn(&mut self, event: &Event, now: Duration) -> bool {
+        let names = event.paths.iter().filter_map(|path| path.file_name());
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(_)) => {
+                self.0.extend(names.map(|name| (name.to_owned(), now)));
+                false
+            }
+            // The file is complete, or is another one, or none.
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_)) => {
+                for name in names {
+                    self.0.remove(name);
+                }
+                true
+            }
+            // Our own reading must not wake us.
+            EventKind::Access(_) => false,
+            // A link that is made is complete, and never closed; the first bytes of a new file can be waited for.
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Metadata(_)) => true,
+            // inotify lost events: nothing is known of anybody who writes.
+            _ => {
+                self.0.clear();
+                true
+            }
+        }
     }
 }
