@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use proxy_model::source_ports::PortRange;
+
 use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
 
 /// Version, ABI of the pinned maps, and the commit if the build knew it.
@@ -99,6 +101,9 @@ pub struct AgentFlags {
     /// Interfaces to treat as leading to pods, whatever they look like; * and ? match, may be repeated
     #[arg(long, value_name = "GLOB")]
     pub pod_interface: Vec<String>,
+    /// Source ports of connections that need one [default: 10000-29999, or what the node's own connections leave]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub snat_ports: Option<PortRange>,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -266,6 +271,8 @@ mod tests {
         assert!(parse("weir services -A -n shop").is_err());
         assert!(parse("weir agent --node-name a --manifests d --uplink eth* --uplink wg*").is_ok());
         assert!(parse("weir agent --node-name a --manifests d --kubeconfig f").is_err());
+        assert!(parse("weir agent --node-name a --manifests d --snat-ports 5000-5999").is_ok());
+        assert!(parse("weir agent --node-name a --manifests d --snat-ports 5999-5000").is_err());
         assert!(parse("weir flows --client fd00::1 --limit 0").is_ok());
     }
 }

@@ -15,3 +15,4 @@ pub mod logging;
 pub mod report;
 pub mod run;
 pub mod source;
+pub mod source_ports;

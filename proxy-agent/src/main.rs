@@ -8,7 +8,7 @@ use proxy_agent::config::{self, AgentFlags, Cli, Command};
 use proxy_agent::source::Source;
 use proxy_agent::source::folder::Folder;
 use proxy_agent::source::kube::Kube;
-use proxy_agent::{check, cli, error, kernel, logging, run};
+use proxy_agent::{check, cli, error, kernel, logging, run, source_ports};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -59,6 +59,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
             object: flags.bpf_object,
             log: flags.kernel_log.into(),
             no_tcx: flags.clsact,
+            snat_ports: source_ports::choose(flags.snat_ports),
         },
         rules: kernel::Rules {
             uplinks: flags.uplink,

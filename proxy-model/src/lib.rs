@@ -54,6 +54,7 @@ pub mod retry;
 pub mod service;
 pub mod slabs;
 pub mod slice;
+pub mod source_ports;
 pub mod traffic;
 
 pub use address::{Family, parse as parse_address};

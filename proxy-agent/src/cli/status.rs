@@ -6,6 +6,7 @@ use std::fs;
 
 use anyhow::Result;
 use proxy_common::maps::{BACKEND_STATE, SERVICES};
+use proxy_model::source_ports::PortRange;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 use serde::Serialize;
@@ -24,6 +25,8 @@ struct Status {
     bpffs: String,
     /// Who holds the lock on the pins; none if no agent runs.
     agent: Option<String>,
+    /// Source ports of translated connections; none before the first agent has started.
+    source_ports: Option<String>,
     programs: Vec<Place>,
     maps: Vec<Fill>,
     counters: BTreeMap<&'static str, u64>,
@@ -65,6 +68,7 @@ fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
         abi: maps.meta()?.abi,
         bpffs: pins.root().display().to_string(),
         agent: kernel::running_agent(pins),
+        source_ports: PortRange::of_config(&maps.config()?).map(|range| range.to_string()),
         programs: places(links, interface_name(maps)),
         maps: maps
             .fill()?
@@ -127,6 +131,9 @@ fn text(status: &Status, all: bool) -> Result<String> {
             text,
             "Agent:  not running; the programs go on serving what they were told last"
         )?,
+    }
+    if let Some(range) = &status.source_ports {
+        writeln!(text, "SNAT:   source ports {range}")?;
     }
     let mut places = Table::new(["ATTACHED TO", "HOOKS"]);
     for place in &status.programs {

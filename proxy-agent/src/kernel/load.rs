@@ -17,6 +17,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use proxy_common::{ABI_VERSION, Meta, maps as names};
 use proxy_model::NO_NODE_PORTS;
+use proxy_model::source_ports::PortRange;
 
 use super::attach::{AttachError, Programs};
 use super::bpffs::{self, BpffsError};
@@ -30,10 +31,6 @@ const CLOCK_MONOTONIC_SECONDS: u32 = 1;
 
 /// The object's constant that lets it call `bpf_set_retval`.
 const HAVE_SET_RETVAL: &str = "HAVE_SET_RETVAL";
-
-/// Source ports of SNAT, 10000..=29999: below the default `ip_local_port_range` (32768..) and the node ports (30000..).
-const SNAT_FIRST_PORT: u16 = 10_000;
-const SNAT_PORTS: u16 = 20_000;
 
 /// What the programs log; off costs nothing, because the verifier removes the branches.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -66,6 +63,8 @@ pub struct Options {
     pub log: KernelLog,
     /// Use clsact filters even where TCX works.
     pub no_tcx: bool,
+    /// Source ports of SNAT.
+    pub snat_ports: PortRange,
 }
 
 /// Why the kernel side cannot start.
@@ -177,7 +176,7 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
     let mut maps = Maps::open(pins)?;
     // Before any program of this build is attached: it would take a filter without bits for a node without Services.
     maps.addresses.restore()?;
-    configure(&mut maps, features, cookie)?;
+    configure(&mut maps, features, cookie, options.snat_ports)?;
     forward_logs(&mut ebpf, options.log);
     maps.lock = Some(lock);
 
@@ -271,16 +270,21 @@ fn check_pinned(pins: &Pins, cookie: u64) -> Result<bool, LoadError> {
 }
 
 /// Writes `CONFIG` and `META`, if they do not say so already.
-fn configure(maps: &mut Maps, features: Features, cookie: u64) -> Result<(), MapError> {
+fn configure(maps: &mut Maps, features: Features, cookie: u64, ports: PortRange) -> Result<(), MapError> {
     let old = maps.config.get(0)?;
     let mut new = old;
     new.host_netns_cookie = cookie;
-    new.snat_first_port = SNAT_FIRST_PORT;
-    new.snat_ports = SNAT_PORTS;
+    new.snat_first_port = ports.first();
+    new.snat_ports = ports.count();
     new.fib_source = u8::from(features.fib_source);
     new.checksum_ipv6_flag = u8::from(features.checksum_ipv6_flag);
     if old.host_netns_cookie == 0 {
         (new.node_port_first, new.node_port_last) = NO_NODE_PORTS;
+    }
+    if let Some(had) = PortRange::of_config(&old).filter(|had| *had != ports) {
+        tracing::warn!(
+            "translated connections have source ports of {ports} now, and those of {had} end unless it is in there"
+        );
     }
     if new != old {
         maps.config.put(0, &new)?;
