@@ -85,27 +85,21 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut agent = Agent::new(options.node_name, maps, interfaces)?;
     let mut inputs = Inputs::start(options.source, &agent)?;
     loop {
-        let mut news = true;
-        match inputs.next(agent.model.next_wakeup()).await? {
+        let mut news = match inputs.next(agent.model.next_wakeup()).await? {
             Input::Stop(signal) => {
                 tracing::info!("{signal}: the agent ends; the programs in the kernel go on serving");
                 return Ok(());
             }
             Input::Changes(changes) => agent.observe(changes),
             Input::Snapshot(snapshot) => agent.observe_interfaces(snapshot),
-            Input::Walk(walk) => {
-                // Comes every few seconds, and is wrong about nothing by itself.
-                news = false;
-                agent.model.observe(Change::FrontendsInUse {
-                    began: walk.began,
-                    frontends: walk.frontends,
-                });
-            }
-            Input::Time => {}
-        }
+            Input::Walk(walk) => agent.model.observe(Change::FrontendsInUse {
+                began: walk.began,
+                frontends: walk.frontends,
+            }),
+            Input::Time => true,
+        };
         while let Ok(changes) = inputs.changes.try_recv() {
-            news = true;
-            agent.observe(changes);
+            news |= agent.observe(changes);
         }
         agent.step(news).await;
     }
@@ -207,7 +201,9 @@ impl Agent {
         })
     }
 
-    fn observe(&mut self, changes: Changes) {
+    /// Takes in what a source says; whether any of it is new.
+    fn observe(&mut self, changes: Changes) -> bool {
+        let mut news = false;
         for change in changes {
             match &change {
                 Change::Replace(Kind::Node, objects) => {
@@ -223,8 +219,9 @@ impl Agent {
                 }
                 _ => {}
             }
-            self.model.observe(change);
+            news |= self.model.observe(change);
         }
+        news
     }
 
     /// The Node's addresses tell which interfaces are uplinks.
@@ -235,16 +232,22 @@ impl Agent {
         }
     }
 
-    fn observe_interfaces(&mut self, snapshot: Snapshot) {
+    /// Takes in what the node's interfaces are; whether any of it is new.
+    fn observe_interfaces(&mut self, snapshot: Snapshot) -> bool {
+        let mut news = snapshot != self.attached;
         if snapshot.complete {
-            self.model
+            news |= self
+                .model
                 .observe(Change::LocalAddresses(snapshot.addresses.clone()));
             let written = self
                 .maps
                 .set_fallback_sources(snapshot.sources, snapshot.node_read);
-            self.unconfigured = written.err().map(|error| chain(&error));
+            let unconfigured = written.err().map(|error| chain(&error));
+            news |= unconfigured != self.unconfigured;
+            self.unconfigured = unconfigured;
         }
         self.attached = snapshot;
+        news
     }
 
     /// Plans and applies. What is wrong is looked for if there is `news`, or something was done: it is a walk over all

@@ -70,6 +70,7 @@ impl Model {
                 .copied()
                 .chain(adopted_frontends)
                 .collect(),
+            other: false,
         };
         Self {
             objects: Objects::new(options.node_name.clone()),
@@ -87,8 +88,9 @@ impl Model {
         }
     }
 
-    /// Takes in news; work is proportional to what changed.
-    pub fn observe(&mut self, change: Change) {
+    /// Takes in news, and says whether it was any: an object may be told again with nothing new in it. Work is
+    /// proportional to what changed.
+    pub fn observe(&mut self, change: Change) -> bool {
         let mut touched = Dirty::default();
         match change {
             Change::Put(object) => self.objects.put(&object, &mut touched),
@@ -102,6 +104,7 @@ impl Model {
                 .addresses
                 .extend(self.addresses.note_walk(began, &frontends, &self.mirror)),
         }
+        let news = !touched.is_empty();
         for name in touched.services {
             self.retries.hurry(&Task::Service(name.clone()));
             self.dirty.services.insert(name);
@@ -110,6 +113,7 @@ impl Model {
             self.retries.hurry(&Task::Address(address));
             self.dirty.addresses.insert(address);
         }
+        news
     }
 
     /// What to do next, in order; empty when nothing is to be done, and until Services, EndpointSlices and Nodes are synced.

@@ -20,6 +20,15 @@ pub struct Dirty {
     pub services: BTreeSet<ObjectName>,
     /// Addresses whose row may have to change.
     pub addresses: BTreeSet<Ip>,
+    /// Something else is different: what people are told, or whether all lists are complete.
+    pub other: bool,
+}
+
+impl Dirty {
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.addresses.is_empty() && !self.other
+    }
 }
 
 /// The objects, in our words.
@@ -140,7 +149,7 @@ impl Objects {
         for object in list.iter().filter(|object| object.kind() == kind) {
             self.put(object, dirty);
         }
-        self.synced.insert(kind);
+        dirty.other |= self.synced.insert(kind);
     }
 
     /// The complete list of the addresses of this node's interfaces.
@@ -149,7 +158,9 @@ impl Objects {
             .into_iter()
             .filter(|ip| address::refusal(*ip).is_none())
             .collect();
-        let before = self.local.replace(addresses.clone()).unwrap_or_default();
+        let before = self.local.replace(addresses.clone());
+        dirty.other |= before.is_none();
+        let before = before.unwrap_or_default();
         for address in before.symmetric_difference(&addresses) {
             dirty.addresses.insert(*address);
             dirty.services.extend(self.claims.at(*address).cloned());
@@ -180,7 +191,9 @@ impl Objects {
     }
 
     fn put_slice(&mut self, name: ObjectName, object: &ApiEndpointSlice, dirty: &mut Dirty) {
-        match Slice::complaint(object) {
+        let complaint = Slice::complaint(object);
+        dirty.other |= self.unread.get(&name) != complaint.as_ref();
+        match complaint {
             Some(complaint) => self.unread.insert(name.clone(), complaint),
             None => self.unread.remove(&name),
         };
@@ -200,7 +213,7 @@ impl Objects {
     }
 
     fn forget_slice(&mut self, name: &ObjectName, dirty: &mut Dirty) {
-        self.unread.remove(name);
+        dirty.other |= self.unread.remove(name).is_some();
         self.drop_slice(name, dirty);
     }
 
@@ -223,6 +236,7 @@ impl Objects {
             return;
         }
         self.node = node;
+        dirty.other = true;
         dirty.addresses.extend(self.local.iter().flatten());
         if self.zone() != zone_before.as_deref() {
             let hinted = |slice: &Slice| slice.endpoints.iter().any(|endpoint| !endpoint.zones.is_empty());
