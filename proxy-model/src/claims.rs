@@ -59,6 +59,11 @@ impl Claims {
         affected
     }
 
+    /// The frontends that a Service asks for.
+    pub fn of(&self, service: &ObjectName) -> impl Iterator<Item = ServiceKey> {
+        self.by_service.get(service).into_iter().flatten().copied()
+    }
+
     /// Who gets the frontend: the Service and the position of its port.
     pub fn winner(&self, key: &ServiceKey) -> Option<(&ObjectName, usize)> {
         self.by_key

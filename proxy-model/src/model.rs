@@ -70,7 +70,7 @@ impl Model {
                 .copied()
                 .chain(adopted_frontends)
                 .collect(),
-            other: false,
+            ..Dirty::default()
         };
         Self {
             objects: Objects::new(options.node_name.clone()),
@@ -105,6 +105,7 @@ impl Model {
                 .extend(self.addresses.note_walk(began, &frontends, &self.mirror)),
         }
         let news = !touched.is_empty();
+        touched.services.extend(self.holders(&touched));
         for name in touched.services {
             self.retries.hurry(&Task::Service(name.clone()));
             self.dirty.services.insert(name);
@@ -114,6 +115,19 @@ impl Model {
             self.dirty.addresses.insert(address);
         }
         news
+    }
+
+    /// Who has the rows of what was touched. A Service that is gone leaves a frontend to whoever asks for it next, until
+    /// that one writes it; should that one not want it any more, or not get it, only the row tells whom to look at.
+    fn holders(&self, touched: &Dirty) -> Vec<ObjectName> {
+        let given_up = touched
+            .frontends
+            .iter()
+            .filter_map(|key| self.mirror.service(key));
+        let at = |address| self.mirror.rows_at(address).map(|(_, row)| row);
+        let rows = given_up.chain(touched.addresses.iter().copied().flat_map(at));
+        let ports = rows.filter_map(|row| self.ports.owner(row.id));
+        ports.map(|port| port.service.clone()).collect()
     }
 
     /// What to do next, in order; empty when nothing is to be done, and until Services, EndpointSlices and Nodes are synced.

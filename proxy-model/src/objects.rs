@@ -20,6 +20,8 @@ pub struct Dirty {
     pub services: BTreeSet<ObjectName>,
     /// Addresses whose row may have to change.
     pub addresses: BTreeSet<Ip>,
+    /// Frontends that a Service asked for until now.
+    pub frontends: Vec<ServiceKey>,
     /// Something else is different: what people are told, or whether all lists are complete.
     pub other: bool,
 }
@@ -174,20 +176,27 @@ impl Objects {
         if self.services.get(&name) == Some(&service) {
             return;
         }
-        dirty
-            .services
-            .extend(self.claims.set(&name, service.created, &wishes(&service)));
+        self.claim(&name, service.created, &wishes(&service), dirty);
         self.services.insert(name.clone(), service);
         dirty.services.insert(name);
     }
 
     fn forget_service(&mut self, name: &ObjectName, dirty: &mut Dirty) {
         if self.services.remove(name).is_some() {
-            dirty
-                .services
-                .extend(self.claims.set(name, Created::UNKNOWN, &[]));
+            self.claim(name, Created::UNKNOWN, &[], dirty);
             dirty.services.insert(name.clone());
         }
+    }
+
+    fn claim(
+        &mut self,
+        name: &ObjectName,
+        created: Created,
+        wishes: &[(ServiceKey, usize)],
+        dirty: &mut Dirty,
+    ) {
+        dirty.frontends.extend(self.claims.of(name));
+        dirty.services.extend(self.claims.set(name, created, wishes));
     }
 
     fn put_slice(&mut self, name: ObjectName, object: &ApiEndpointSlice, dirty: &mut Dirty) {
