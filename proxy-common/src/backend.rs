@@ -18,6 +18,9 @@ pub struct Backend {
     pub id: u32,
     /// Counts reuses of `id`.
     pub generation: u32,
+    /// Id of the service port. Only a starting agent reads it: a slot that nobody refers to may hold a backend that is
+    /// leaving, and this says whose.
+    pub service: u32,
 }
 
 /// A run of slots in `BACKENDS`.

@@ -71,7 +71,7 @@ rows! {
     Clock = 16,
     Cursor = 64,
     ServiceName = 200,
-    Backend = 28,
+    Backend = 32,
     BackendState = 16,
     FlowKey = 40,
     Flow = 96,

@@ -125,7 +125,7 @@ impl Adoption<'_> {
         }
         for slot in hull.base..end {
             let backend = *self.mirror.backend(slot)?;
-            if !self.is_live(&backend) || !self.claim(row.id, &backend) {
+            if backend.service != row.id || !self.is_live(&backend) || !self.claim(row.id, &backend) {
                 return None;
             }
         }
@@ -181,14 +181,16 @@ impl Adoption<'_> {
         self.ports.insert(key, state);
     }
 
-    /// Draining backends stand right behind the slots that rows refer to, and nobody else has them.
+    /// Draining backends stand right behind the slots that rows refer to. What stands there may also be what another
+    /// Service left when it moved on, of a backend that it still has.
     fn with_draining(&mut self, id: u32, range: BackendRange) -> Slab {
         let mut end = range.base + range.count;
         while let Some(backend) = self.mirror.backend(end).copied() {
             let place = (backend.address, backend.port);
             let unclaimed = !self.owners.contains_key(&backend.id) && !self.ids.contains_key(&(id, place));
             let free = |slabs: &mut crate::slabs::Slabs| slabs.adopt(BackendRange { base: end, count: 1 });
-            if !self.is_live(&backend) || !unclaimed || !free(&mut self.ports.slabs) {
+            if backend.service != id || !self.is_live(&backend) || !unclaimed || !free(&mut self.ports.slabs)
+            {
                 break;
             }
             self.claim(id, &backend);

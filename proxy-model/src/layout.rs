@@ -13,8 +13,8 @@ pub fn overlap(one: BackendRange, other: BackendRange) -> bool {
     one.base < other.base.saturating_add(other.count) && other.base < one.base.saturating_add(one.count)
 }
 
-/// The row of a backend; its id is given out.
-pub fn row(backend: &Usable, ids: &BTreeMap<Place, (u32, u32)>) -> Backend {
+/// The row of a backend of this service id; the backend's own id is given out.
+pub fn row(backend: &Usable, service: u32, ids: &BTreeMap<Place, (u32, u32)>) -> Backend {
     let (address, port) = backend.place;
     let (id, generation) = ids.get(&backend.place).copied().unwrap_or_default();
     Backend {
@@ -24,6 +24,7 @@ pub fn row(backend: &Usable, ids: &BTreeMap<Place, (u32, u32)>) -> Backend {
         reserved: 0,
         id,
         generation,
+        service,
     }
 }
 
@@ -53,7 +54,7 @@ pub fn new_slab_length(port: &DesiredPort, state: Option<&PortState>) -> Option<
     }
     let rows: Vec<Backend> = places
         .iter()
-        .map(|backend| row(backend, &state.backends))
+        .map(|backend| row(backend, state.id, &state.backends))
         .collect();
     let only_selected = rows.len() == selected(&port.backends);
     let same = slab.rows == rows || (only_selected && !rows.is_empty() && slab.rows.starts_with(&rows));

@@ -219,7 +219,7 @@ impl Reconcile<'_> {
                 .backends
                 .places
                 .iter()
-                .map(|backend| row(backend, &state.backends))
+                .map(|backend| row(backend, state.id, &state.backends))
                 .collect();
             let before = state.slab.replace(Slab {
                 base: range.base,

@@ -108,7 +108,7 @@ type Lie = fn(&mut Adopted);
 #[test]
 fn lies_are_found_and_corrected() {
     let (rows, text) = good();
-    let lies: [(&str, Lie); 13] = [
+    let lies: [(&str, Lie); 14] = [
         ("a row refers to another service's slots", |rows| {
             rows.services[0].1.cluster = rows.services[1].1.cluster;
         }),
@@ -133,6 +133,9 @@ fn lies_are_found_and_corrected() {
         }),
         ("two services have one backend id", |rows| {
             rows.backends[1].1.id = rows.backends[0].1.id;
+        }),
+        ("a slot says that it is another service's", |rows| {
+            rows.backends[0].1.service = 2;
         }),
         ("a backend is retired", |rows| rows.states[1].1.serving = 0),
         ("a backend has another generation", |rows| {

@@ -230,15 +230,16 @@ fn how_many(spec: &Spec, wanted: fn(Host) -> bool) -> u32 {
 
 fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
     let base = slab(index, v6);
+    let id = service_id(index, v6);
     for (slot, (host, port)) in (base..).zip(spec.backends) {
-        let local = u8::from(is_local(*host));
         let backend = Backend {
             address: host.ip(v6),
             port: *port,
-            local,
+            local: u8::from(is_local(*host)),
             reserved: 0,
             id: slot,
             generation: 1,
+            service: id,
         };
         rows.backends.push((slot, backend));
         rows.states.push((
@@ -250,7 +251,6 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
             },
         ));
     }
-    let id = service_id(index, v6);
     let service = Service {
         id,
         generation: 1,

@@ -115,6 +115,7 @@ impl Rows {
             reserved: 0,
             id,
             generation: GENERATION,
+            service: id,
         };
         self.backends.set(id, &backend, 0)?;
         self.states.set(
