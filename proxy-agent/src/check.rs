@@ -35,11 +35,6 @@ pub enum CheckError {
         "this kernel has no /sys/kernel/btf/vmlinux: use a kernel that is built with CONFIG_DEBUG_INFO_BTF=y"
     )]
     NoBtf,
-    /// No cgroup v2.
-    #[error(
-        "no cgroup v2 hierarchy is mounted: run `mount -t cgroup2 none /sys/fs/cgroup/unified`, or name one with --cgroup"
-    )]
-    NoCgroup2,
     /// The flag names something else.
     #[error("--cgroup {path} is no folder of a cgroup v2 hierarchy: name one, such as {}", example.display())]
     NotCgroup2 {
@@ -64,8 +59,8 @@ pub enum CheckError {
 /// What the checks found out on the way.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The cgroup v2 folder to attach to.
-    pub cgroup: PathBuf,
+    /// The cgroup v2 folder to attach to; without one, packets are all that is served.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Looks at this node, before anything is changed on it.
@@ -88,8 +83,9 @@ pub fn node(bpffs: &Path, cgroup: Option<&Path>) -> Result<Node, CheckError> {
              (`kube-proxy --cleanup`) when you have seen weir work"
         );
     }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     Ok(Node {
-        cgroup: cgroup2(cgroup)?,
+        cgroup: cgroup2(cgroup, &mounts)?,
     })
 }
 
@@ -127,17 +123,23 @@ fn kernel(release: &str) -> Result<(), CheckError> {
     })
 }
 
-/// The folder that was asked for, or the root of the v2 hierarchy.
-fn cgroup2(asked: Option<&Path>) -> Result<PathBuf, CheckError> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let root = cgroup_root(&mounts);
+/// The folder that was asked for, or the root of the v2 hierarchy if one is mounted.
+fn cgroup2(asked: Option<&Path>, mounts: &str) -> Result<Option<PathBuf>, CheckError> {
+    let root = cgroup_root(mounts);
     let Some(path) = asked else {
-        let root = root.ok_or(CheckError::NoCgroup2)?;
-        warn_if_part(&root);
+        if let Some(root) = &root {
+            warn_if_part(root);
+        } else {
+            tracing::warn!(
+                "no cgroup v2 hierarchy is mounted, so the socket hooks are off: pods are served packet by packet, and \
+                 processes in the node's own network (hostNetwork pods too) reach no Service; run `mount -t cgroup2 none \
+                 /sys/fs/cgroup/unified`, or name one with --cgroup, and start the agent again"
+            );
+        }
         return Ok(root);
     };
     if statfs(path).is_ok_and(|found| found.f_type == i64::from(CGROUP2_MAGIC)) {
-        return Ok(path.to_owned());
+        return Ok(Some(path.to_owned()));
     }
     Err(CheckError::NotCgroup2 {
         path: path.display().to_string(),
@@ -229,8 +231,16 @@ mod tests {
 
     #[test]
     fn a_folder_of_another_file_system_is_no_cgroup() {
-        let refused = cgroup2(Some(Path::new("/proc"))).unwrap_err();
-        assert!(matches!(refused, CheckError::NotCgroup2 { .. }), "{refused}");
+        for mounts in ["", "36 25 0:31 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"] {
+            let refused = cgroup2(Some(Path::new("/proc")), mounts).unwrap_err();
+            assert!(matches!(refused, CheckError::NotCgroup2 { .. }), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_cgroup_v2_is_served_without_it() {
+        let v1 = "30 25 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        assert_eq!(cgroup2(None, v1), Ok(None));
     }
 
     #[test]

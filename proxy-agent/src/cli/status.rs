@@ -25,6 +25,8 @@ struct Status {
     bpffs: String,
     /// Who holds the lock on the pins; none if no agent runs.
     agent: Option<String>,
+    /// Whether sockets are served when they connect; else only packets are.
+    socket_hooks: bool,
     /// Source ports of translated connections; none before the first agent has started.
     source_ports: Option<String>,
     programs: Vec<Place>,
@@ -63,13 +65,15 @@ fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
     let links = links.map(|entry| entry.file_name().to_string_lossy().into_owned());
     // A link that is just being made.
     let links = links.filter(|name| !name.ends_with("-new"));
+    let links: Vec<String> = links.collect();
     Ok(Status {
         version: config::VERSION.clone(),
         abi: maps.meta()?.abi,
         bpffs: pins.root().display().to_string(),
         agent: kernel::running_agent(pins),
+        socket_hooks: links.iter().any(|name| name.starts_with("cgroup-")),
         source_ports: PortRange::of_config(&maps.config()?).map(|range| range.to_string()),
-        programs: places(links, interface_name(maps)),
+        programs: places(links.into_iter(), interface_name(maps)),
         maps: maps
             .fill()?
             .into_iter()
@@ -131,6 +135,13 @@ fn text(status: &Status, all: bool) -> Result<String> {
             text,
             "Agent:  not running; the programs go on serving what they were told last"
         )?,
+    }
+    if !status.socket_hooks {
+        writeln!(
+            text,
+            "Socket hooks: off, because the agent found no cgroup v2 hierarchy; \
+             pods are served packet by packet, the node's own processes are not"
+        )?;
     }
     if let Some(range) = &status.source_ports {
         writeln!(text, "SNAT:   source ports {range}")?;

@@ -55,8 +55,8 @@ pub enum KernelLog {
 pub struct Options {
     /// Where maps and links are pinned.
     pub pins: Pins,
-    /// The cgroup v2 folder of the socket hooks.
-    pub cgroup: PathBuf,
+    /// The cgroup v2 folder of the socket hooks; there are none without it.
+    pub cgroup: Option<PathBuf>,
     /// The kernel object, instead of the one that this build carries.
     pub object: Option<PathBuf>,
     /// What the programs log.
@@ -181,7 +181,9 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
     maps.lock = Some(lock);
 
     let mut programs = Programs::load(ebpf, pins.clone(), features.tcx)?;
-    programs.attach_cgroup(options.cgroup.clone())?;
+    if let Some(cgroup) = &options.cgroup {
+        programs.attach_cgroup(cgroup.clone())?;
+    }
     Ok(Kernel {
         maps,
         programs,
