@@ -92,6 +92,22 @@ impl Tables for Rival<'_> {
         self.memory.may_be_node(address)
     }
 
+    fn is_shared(&self, port: u16) -> bool {
+        self.memory.is_shared(port)
+    }
+
+    fn share(&self, port: u16) {
+        self.memory.share(port);
+    }
+
+    fn was_given(&self, port: u16) -> bool {
+        self.memory.was_given(port)
+    }
+
+    fn note_given(&self, port: u16) {
+        self.memory.note_given(port);
+    }
+
     fn address(&self, address: &Ip) -> Option<Address> {
         self.memory.address(address)
     }
