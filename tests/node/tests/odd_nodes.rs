@@ -1,5 +1,6 @@
 //! Nodes that are not set up as usual.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -90,12 +91,16 @@ fn without_cgroups(world: &World) -> Result<Command> {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c"]);
     command.arg("umount --all --types cgroup2 && exec \"$0\" \"$@\"");
-    command
-        .arg(weir_binary()?)
-        .args(["agent", "--node-name", world.n1.name()]);
+    command.arg(weir_binary()?);
+    add_arguments(&mut command, world);
+    Ok(command)
+}
+
+/// Of an agent on node 1.
+fn add_arguments(command: &mut Command, world: &World) {
+    command.args(["agent", "--node-name", world.n1.name()]);
     command.arg("--bpffs").arg(world.n1.bpffs());
     command.arg("--manifests").arg(world.manifests.dir());
-    Ok(command)
 }
 
 #[test]
@@ -137,4 +142,61 @@ fn without_cgroup_v2_pods_are_served_packet_by_packet() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Clients outside reach both nodes' backends by the node ports of node 1.
+fn assert_uplink_serves(world: &World, when: &str) -> Result<()> {
+    for target in world.at_n1(WEB.node_tcp()) {
+        let report = By::Packet.connect(&world.outside, &ConnectOptions::new(target, 90, 5))?;
+        figures(&format!("{when}, outside to {target}"), &report);
+        ensure!(
+            report.is_clean() && report.backends.len() == 3,
+            "{when}: {report:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Its uplink shows by nothing but the Node's `InternalIP`, and looks like a pod's interface to who has not read that.
+#[test]
+fn an_uplink_without_a_default_route_stays_one_while_the_source_is_away() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let mut world = without_agents("noroute")?;
+    world
+        .n1
+        .sh("ip -4 route del default && ip -6 route del default")?;
+    world.start_agents()?;
+    assert_uplink_serves(&world, "at first")?;
+    let all = world.lab.dir().join("all");
+    fs::rename(world.manifests.dir(), &all)?;
+    world.weir()?.kill9()?;
+
+    let mut command = Command::new(weir_binary()?);
+    add_arguments(&mut command, &world);
+    command.arg("--cgroup").arg(world.n1.cgroup());
+    let agent = world.n1.spawn(command)?;
+    let served = |name: &str| {
+        let log = agent.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("interface served") && line.contains(name));
+        line.map(str::to_owned)
+    };
+    let looked = clock::wait_until(Duration::from_secs(20), || served("eth0").is_some());
+    ensure!(looked, "eth0 is not served: {}", agent.log());
+    ensure!(
+        served("eth0").is_some_and(|line| line.contains("Uplink")),
+        "{}",
+        agent.log()
+    );
+    assert_uplink_serves(&world, "without its source")?;
+    ensure!(!agent.log().contains("ready services"), "{}", agent.log());
+
+    fs::rename(&all, world.manifests.dir())?;
+    let ready = clock::wait_until(Duration::from_secs(10), || agent.log().contains("ready services"));
+    ensure!(ready, "not ready after the folder is back: {}", agent.log());
+    ensure!(!agent.log().contains("interface released"), "{}", agent.log());
+    assert_uplink_serves(&world, "with its source")
 }
