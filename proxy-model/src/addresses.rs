@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use proxy_common::{Address, AddressKind, Ip, Scope, ServiceKey};
 
-use crate::ids::GRACE;
+use crate::leaving::GRACE;
 use crate::mirror::Mirror;
 use crate::objects::Objects;
 use crate::plan::Step;

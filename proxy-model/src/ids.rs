@@ -1,10 +1,9 @@
 //! Ids: small, stable, lowest free first, and never the same twice without a new generation.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-/// How long what was taken out of service stays unused: the time in which a packet that saw the old row is long gone.
-pub const GRACE: Duration = Duration::from_secs(1);
+use crate::leaving::Leaving;
 
 /// Gives out ids below a limit.
 #[derive(Debug)]
@@ -14,8 +13,8 @@ pub struct Ids {
     fresh: u32,
     /// Ids below `fresh` that are free.
     free: BTreeSet<u32>,
-    /// Ids that will be free, with the time.
-    leaving: VecDeque<(Duration, u32)>,
+    /// Ids that will be free.
+    pub leaving: Leaving<u32>,
     /// Last generation of each id that was ever used.
     generations: HashMap<u32, u32>,
 }
@@ -27,7 +26,7 @@ impl Ids {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             fresh: 0,
             free: BTreeSet::new(),
-            leaving: VecDeque::new(),
+            leaving: Leaving::default(),
             generations: HashMap::new(),
         }
     }
@@ -71,29 +70,18 @@ impl Ids {
         }
     }
 
-    /// Takes an id back; it is free after the grace period.
-    pub fn release(&mut self, id: u32, now: Duration) {
-        self.leaving.push_back((now + GRACE, id));
-    }
-
     /// Frees what has waited long enough; says whether there was any.
     pub fn expire(&mut self, now: Duration) -> bool {
-        let before = self.leaving.len();
-        while let Some((_, id)) = self.leaving.pop_front_if(|(due, _)| *due <= now) {
-            self.free.insert(id);
-        }
-        self.leaving.len() < before
-    }
-
-    /// When the next id becomes free.
-    pub fn next_expiry(&self) -> Option<Duration> {
-        self.leaving.front().map(|(due, _)| *due)
+        let due = self.leaving.due(now);
+        self.free.extend(&due);
+        !due.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leaving::GRACE;
 
     #[test]
     fn the_lowest_free_id_comes_first_after_its_grace_period_with_a_new_generation() {
@@ -102,8 +90,8 @@ mod tests {
             [ids.take(), ids.take(), ids.take(), ids.take()],
             [Some((0, 1)), Some((1, 1)), Some((2, 1)), None]
         );
-        ids.release(1, Duration::ZERO);
-        ids.release(0, Duration::ZERO);
+        ids.leaving.push(1, Duration::ZERO);
+        ids.leaving.push(0, Duration::ZERO);
         ids.expire(Duration::from_millis(999));
         assert_eq!(ids.take(), None);
         ids.expire(GRACE);

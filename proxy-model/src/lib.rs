@@ -16,7 +16,7 @@
 //!      │  traffic.rs     which endpoints may be used: readiness, hints, policies
 //!      ▼
 //!  Desired               desired.rs  frontends and backends, no ids yet
-//!      │  ports.rs       ids (ids.rs), slots (slabs.rs), names (names.rs)
+//!      │  ports.rs       ids (ids.rs), slots (slabs.rs), both with a rest between two uses (leaving.rs); names (names.rs)
 //!      ▼
 //!  Steps                 reconcile.rs one Service against the mirror (layout.rs its slab); addresses.rs what follows for addresses
 //!      │  plan.rs        the order: backends first, then the service row, then the address
@@ -40,6 +40,7 @@ pub mod claims;
 pub mod desired;
 pub mod ids;
 pub mod layout;
+pub mod leaving;
 pub mod mirror;
 pub mod model;
 pub mod names;
@@ -59,7 +60,7 @@ pub mod traffic;
 
 pub use address::{Family, parse as parse_address};
 pub use change::{Adopted, Change, Limits, LocalAddress, NO_NODE_PORTS, Options, Summary};
-pub use ids::GRACE;
+pub use leaving::GRACE;
 pub use model::Model;
 pub use object::{DecodeError, Kind, Object, ObjectName, Problem};
 pub use plan::Step;

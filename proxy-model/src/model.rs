@@ -151,7 +151,7 @@ impl Model {
             return self.plan_clean_up();
         }
         for slot in std::mem::take(&mut self.distrusted.slots) {
-            self.ports.slabs.release(slot, self.now);
+            self.ports.slabs.leaving.push(slot, self.now);
         }
         let (mut steps, forget) = self.plan_services();
         let planned = Planned::of(&steps);

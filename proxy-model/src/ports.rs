@@ -144,7 +144,7 @@ impl Ports {
         };
         if let Some(state) = states.remove(key) {
             self.by_id.remove(&state.id);
-            self.ids.release(state.id, now);
+            self.ids.leaving.push(state.id, now);
         }
         if states.is_empty() {
             self.states.remove(&key.service);
@@ -159,7 +159,7 @@ impl Ports {
     /// Takes a backend id back.
     pub fn release_backend(&mut self, backend_id: u32, now: Duration) {
         self.by_backend.remove(&backend_id);
-        self.backend_ids.release(backend_id, now);
+        self.backend_ids.leaving.push(backend_id, now);
     }
 
     /// Notes whose a slab is.
@@ -170,7 +170,7 @@ impl Ports {
     /// Takes a slab back.
     pub fn release_slab(&mut self, range: BackendRange, now: Duration) {
         self.by_base.remove(&range.base);
-        self.slabs.release(range, now);
+        self.slabs.leaving.push(range, now);
     }
 
     /// Frees what has waited long enough; says whether there was any.
@@ -181,9 +181,9 @@ impl Ports {
     /// When the next thing becomes free.
     pub fn next_expiry(&self) -> Option<Duration> {
         [
-            self.ids.next_expiry(),
-            self.backend_ids.next_expiry(),
-            self.slabs.next_expiry(),
+            self.ids.leaving.next(),
+            self.backend_ids.leaving.next(),
+            self.slabs.leaving.next(),
         ]
         .into_iter()
         .flatten()

@@ -1,19 +1,19 @@
 //! Slabs: runs of slots in `BACKENDS`. A change writes a new slab beside the old one and then moves the service over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proxy_common::BackendRange;
 
-use crate::ids::GRACE;
+use crate::leaving::Leaving;
 
 /// Gives out runs of slots.
 #[derive(Debug)]
 pub struct Slabs {
     /// Free runs, first slot to length; no two touch.
     free: BTreeMap<u32, u32>,
-    /// Runs that will be free, with the time.
-    leaving: VecDeque<(Duration, BackendRange)>,
+    /// Runs that will be free.
+    pub leaving: Leaving<BackendRange>,
 }
 
 impl Slabs {
@@ -22,7 +22,7 @@ impl Slabs {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Self {
             free: BTreeMap::from([(0, limit)]),
-            leaving: VecDeque::new(),
+            leaving: Leaving::default(),
         }
     }
 
@@ -85,29 +85,20 @@ impl Slabs {
         self.free.insert(base, count);
     }
 
-    /// Takes a run back; it is free after the grace period.
-    pub fn release(&mut self, range: BackendRange, now: Duration) {
-        self.leaving.push_back((now + GRACE, range));
-    }
-
     /// Frees what has waited long enough; says whether there was any.
     pub fn expire(&mut self, now: Duration) -> bool {
-        let before = self.leaving.len();
-        while let Some((_, range)) = self.leaving.pop_front_if(|(due, _)| *due <= now) {
-            self.restore(range);
+        let due = self.leaving.due(now);
+        for range in &due {
+            self.restore(*range);
         }
-        self.leaving.len() < before
-    }
-
-    /// When the next run becomes free.
-    pub fn next_expiry(&self) -> Option<Duration> {
-        self.leaving.front().map(|(due, _)| *due)
+        !due.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leaving::GRACE;
 
     #[test]
     fn runs_are_first_fit_and_join_again() {
@@ -116,7 +107,7 @@ mod tests {
         assert_eq!(slabs.take(4), Some(range(0, 4)));
         assert_eq!(slabs.take(4), Some(range(4, 4)));
         assert_eq!(slabs.take(4), None);
-        slabs.release(range(0, 4), Duration::ZERO);
+        slabs.leaving.push(range(0, 4), Duration::ZERO);
         slabs.expire(Duration::from_millis(999));
         assert_eq!(slabs.take(4), None, "in its grace period");
         slabs.expire(GRACE);
