@@ -36,6 +36,8 @@ byte_enum! {
         RejectUnknownFlow = 34,
         /// Answered with "fragmentation needed" or "packet too big": does not fit the way to the backend.
         RejectTooBig = 35,
+        /// Answered with "time exceeded": has come too far to be sent on to another node, or from a pod to itself.
+        RejectHopLimit = 36,
 
         /// Dropped: traffic policy Local, and no endpoint on this node.
         DropNoLocalEndpoints = 48,

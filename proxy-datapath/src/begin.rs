@@ -88,6 +88,11 @@ fn begin(
     s.flow.nat = Nat::Destination.code();
     let hairpin = backend.address == s.key.source;
     if hairpin || (at.place.uplink && backend.local == 0 && !is_this_node(tables, s)) {
+        // To be sent past the stack, and cannot be: no row and no port for it. Only its turn is spent, as nobody knows
+        // before whether the backend is elsewhere.
+        if s.packet.hop_limit <= 1 {
+            return Err(Reason::RejectHopLimit);
+        }
         masquerade(tables, at.place, s)?;
     } else if !at.place.uplink && s.key.protocol == UDP && tables.is_shared(s.key.source_port) {
         // The client's own port stands for another frontend, by the socket hook, which no row of `FLOWS` tells.

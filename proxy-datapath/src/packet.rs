@@ -15,6 +15,10 @@ pub trait PacketMut: Packet {
     #[must_use = "a lost store leaves a packet half rewritten"]
     fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()>;
 
+    /// Corrects the sum over the whole packet that the device may have made (`CHECKSUM_COMPLETE`) by a change that no
+    /// checksum in the packet balances.
+    fn fix_device_sum(&mut self, diff: u32);
+
     /// Corrects a transport checksum. Nothing may be loaded or stored afterwards: in the kernel this gives up the
     /// pointers into the packet.
     #[must_use = "a lost correction leaves a packet with a wrong checksum"]

@@ -47,8 +47,10 @@ pub struct Parsed {
     pub first_fragment: u8,
     /// 1 if this is a later fragment.
     pub later_fragment: u8,
+    /// Time to live, or hop limit.
+    pub hop_limit: u8,
     /// Always zero.
-    pub reserved: u16,
+    pub reserved: u8,
     /// Identification of the datagram, if it is fragmented.
     pub fragment_id: u32,
 }
@@ -203,7 +205,7 @@ fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
         id_b,
         frag_a,
         frag_b,
-        _,
+        hop_limit,
         protocol,
         ..,
     ] = header;
@@ -228,6 +230,7 @@ fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
         options: u8::from(header_length != Ipv4Hdr::LEN),
         first_fragment: u8::from(more && offset == 0),
         later_fragment: u8::from(offset != 0),
+        hop_limit,
         fragment_id: u32::from(u16::from_be_bytes([id_a, id_b])),
         ..Parsed::default()
     };
@@ -236,7 +239,7 @@ fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
 
 #[inline(always)]
 fn ipv6(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
-    let Some([version, _, _, _, len_a, len_b, next, _]) = packet.load::<8>(l3) else {
+    let Some([version, _, _, _, len_a, len_b, next, hop_limit]) = packet.load::<8>(l3) else {
         return Network::Malformed;
     };
     let Some(source) = packet.load::<16>(l3 + offset_of!(Ipv6Hdr, src_addr)) else {
@@ -257,6 +260,7 @@ fn ipv6(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
         length: u16::from_be_bytes([len_a, len_b]).saturating_add(40),
         family: 6,
         protocol: next,
+        hop_limit,
         ..Parsed::default()
     };
     Network::Ip

@@ -62,7 +62,7 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
         located = Some((address, kind));
     }
     let now = tables.now();
-    let way = if is_known(tables, now, s) {
+    let (direction, reason) = if is_known(tables, now, s) {
         known(tables, now, s)
     } else {
         cold_path();
@@ -87,7 +87,13 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
             Err(reason) => return refuse(packet, reason, s),
         }
     };
-    translate(packet, tables, (place, now), way, s)
+    plan(tables, direction, now, s);
+    if s.flow.nat == Nat::Source.code() {
+        cold_path();
+        send(packet, tables, place, reason, s).unwrap_or_else(|reason| refuse(packet, reason, s))
+    } else {
+        Verdict::Translate(reason)
+    }
 }
 
 /// What the packet's destination is to this node, if it is known.
@@ -129,8 +135,10 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
         forget(tables, s);
         return Verdict::Ignore;
     }
-    let way = known(tables, now, s);
-    translate(packet, tables, (place, now), way, s)
+    // Never past the stack: answers to this node's own address are met at ingress (`flow::write_key`).
+    let (direction, reason) = known(tables, now, s);
+    plan(tables, direction, now, s);
+    Verdict::Translate(reason)
 }
 
 /// Packets that cannot begin or continue a connection; `None` for those that can.
@@ -245,25 +253,13 @@ fn known(tables: &impl Tables, now: u32, s: &mut Scratch) -> (Direction, Reason)
     (direction, reason)
 }
 
-/// A packet of the flow in [`Scratch::flow`], its first or a later one.
+/// Plans what is to change in a packet of the flow in [`Scratch::flow`], its first or a later one.
 #[inline(always)]
-fn translate(
-    packet: &impl Packet,
-    tables: &impl Tables,
-    (place, now): (Place, u32),
-    (direction, reason): (Direction, Reason),
-    s: &mut Scratch,
-) -> Verdict {
+fn plan(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) {
     if s.packet.content == Content::Transport.code() {
         remember_ports(tables, now, s);
     }
     rewrite::plan(direction, s);
-    if s.flow.nat == Nat::Source.code() {
-        cold_path();
-        send(packet, tables, place, reason, s)
-    } else {
-        Verdict::Translate(reason)
-    }
 }
 
 /// Keeps a flow's rows alive: its state at once in both, its time once a second in the packet's own.
@@ -304,16 +300,22 @@ fn send(
     place: Place,
     reason: Reason,
     s: &mut Scratch,
-) -> Verdict {
+) -> Result<Verdict, Reason> {
+    // What a router does (RFC 1812, 5.3.1; RFC 8200, 3), as the stack does not see the packet: two node ports that are
+    // each other's endpoints would else send it round for ever.
+    if s.packet.hop_limit <= 1 {
+        return Err(Reason::RejectHopLimit);
+    }
+    s.edits.hop_limit = s.packet.hop_limit - 1;
     let query = RouteQuery {
         interface: place.interface,
         destination: s.edits.destination,
         length: s.packet.segment_length(packet.segment()),
     };
     match tables.route(&query, &mut s.route) {
-        RouteResult::Found => Verdict::Redirect(reason),
-        RouteResult::TooBig => refuse(packet, Reason::RejectTooBig, s),
-        RouteResult::None => Verdict::Drop(Reason::DropNoRoute),
+        RouteResult::Found => Ok(Verdict::Redirect(reason)),
+        RouteResult::TooBig => Err(Reason::RejectTooBig),
+        RouteResult::None => Err(Reason::DropNoRoute),
     }
 }
 
@@ -324,7 +326,8 @@ fn refuse(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Verdict {
         Reason::RejectNoEndpoints
         | Reason::RejectUndefinedPort
         | Reason::RejectUnknownFlow
-        | Reason::RejectTooBig => {
+        | Reason::RejectTooBig
+        | Reason::RejectHopLimit => {
             let is_reset = s.key.protocol == TCP && s.packet.tcp_flags & RST != 0;
             let is_error = s.packet.content == Content::IcmpError.code();
             if !is_reset && !is_error && reply::build(packet, reason, s) {

@@ -3,7 +3,6 @@
 //! The reply takes the place of the packet and leaves by the interface that the packet came in by. It is built whole,
 //! from the IP header on, so that the kernel only has to set the length and copy.
 
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use proxy_common::{Ip, Reason};
 
 use crate::checksum;
@@ -57,7 +56,9 @@ pub fn build(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> bool {
     if s.packet.options != 0 || s.packet.later_fragment != 0 || !is_one_host(&s.key.source) {
         return false;
     }
-    let tcp = s.packet.protocol == TCP && !matches!(reason, Reason::RejectTooBig);
+    // About the way and not the service: never a RST.
+    let way = matches!(reason, Reason::RejectTooBig | Reason::RejectHopLimit);
+    let tcp = s.packet.protocol == TCP && !way;
     match (tcp, s.packet.family) {
         (true, 4) => reset_v4(packet, s),
         (true, _) => reset_v6(packet, s),
@@ -160,45 +161,53 @@ fn finish_reset(tcp: &[u8; 20], l4: usize, s: &mut Scratch) -> Option<()> {
 
 #[inline(always)]
 fn unreachable_v4(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Option<()> {
-    let l3 = usize::from(s.packet.l3);
-    let quoted_header = packet.load::<{ Ipv4Hdr::LEN }>(l3)?;
-    let quoted = packet.load::<8>(l3 + Ipv4Hdr::LEN)?;
     header_v4(s, ICMP, ICMP_AND_QUOTE + 20);
+    let quoted = quote::<7>(packet, 28, s)?;
     let [mtu_a, mtu_b] = ((s.route.mtu & 0xffff) as u16).to_be_bytes();
-    // Destination unreachable (RFC 792): port unreachable, or fragmentation needed with the MTU (RFC 1191).
+    // Destination unreachable (RFC 792): port unreachable, or fragmentation needed with the MTU (RFC 1191). Or time
+    // exceeded: time to live, in transit.
     let mut icmp = match reason {
         Reason::RejectTooBig => [3, 4, 0, 0, 0, 0, mtu_a, mtu_b],
+        Reason::RejectHopLimit => [11, 0, 0, 0, 0, 0, 0, 0],
         _ => [3, 3, 0, 0, 0, 0, 0, 0],
     };
-    let sum = checksum::sum_bytes(&icmp) + checksum::sum_bytes(&quoted_header) + checksum::sum_bytes(&quoted);
+    let sum = checksum::sum_bytes(&icmp) + quoted;
     let [_, _, check_a, check_b, ..] = &mut icmp;
     [*check_a, *check_b] = (!checksum::fold(sum)).to_ne_bytes();
-    put(&mut s.reply, 20, icmp)?;
-    put(&mut s.reply, 28, quoted_header)?;
-    put(&mut s.reply, 48, quoted)
+    put(&mut s.reply, 20, icmp)
 }
 
 #[inline(always)]
 fn unreachable_v6(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Option<()> {
-    let l3 = usize::from(s.packet.l3);
-    let quoted_header = packet.load::<{ Ipv6Hdr::LEN }>(l3)?;
-    let quoted = packet.load::<8>(l3 + Ipv6Hdr::LEN)?;
     header_v6(s, ICMPV6, ICMP_AND_QUOTE + 40);
+    let quoted = quote::<12>(packet, 48, s)?;
     let [mtu_a, mtu_b] = ((s.route.mtu & 0xffff) as u16).to_be_bytes();
-    // Packet too big, or destination unreachable: port unreachable (RFC 4443, 3.1 and 3.2).
+    // Packet too big, time exceeded: hop limit, in transit, or destination unreachable: port unreachable (RFC 4443,
+    // 3.1 to 3.3).
     let mut icmp = match reason {
         Reason::RejectTooBig => [2, 0, 0, 0, 0, 0, mtu_a, mtu_b],
+        Reason::RejectHopLimit => [3, 0, 0, 0, 0, 0, 0, 0],
         _ => [1, 4, 0, 0, 0, 0, 0, 0],
     };
-    let sum = pseudo_header(s, ICMPV6, ICMP_AND_QUOTE + 40)
-        + checksum::sum_bytes(&icmp)
-        + checksum::sum_bytes(&quoted_header)
-        + checksum::sum_bytes(&quoted);
+    let sum = pseudo_header(s, ICMPV6, ICMP_AND_QUOTE + 40) + checksum::sum_bytes(&icmp) + quoted;
     let [_, _, check_a, check_b, ..] = &mut icmp;
     [*check_a, *check_b] = (!checksum::fold(sum)).to_ne_bytes();
-    put(&mut s.reply, 40, icmp)?;
-    put(&mut s.reply, 48, quoted_header)?;
-    put(&mut s.reply, 88, quoted)
+    put(&mut s.reply, 40, icmp)
+}
+
+/// Copies the packet's IP header and eight bytes more into the reply, `WORDS` of four bytes, and sums them.
+///
+/// Word by word: all of them at once would be on the stack.
+#[inline(always)]
+fn quote<const WORDS: usize>(packet: &impl Packet, at: usize, s: &mut Scratch) -> Option<u64> {
+    let l3 = usize::from(s.packet.l3);
+    let mut sum = 0;
+    for word in 0..WORDS {
+        let bytes = packet.load::<4>(l3 + 4 * word)?;
+        put(&mut s.reply, at + 4 * word, bytes)?;
+        sum += checksum::sum_bytes(&bytes);
+    }
+    Some(sum)
 }
 
 /// The IPv4 header of a reply: from the packet's destination to its source.

@@ -36,6 +36,10 @@ pub struct Edits {
     pub inner_diff: u32,
     /// Change of the sum over the ports.
     pub port_diff: u32,
+    /// The new time to live, or hop limit; 0 leaves it as it is, for the stack counts it down.
+    pub hop_limit: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
 }
 
 /// Plans the translation of the packet in `s` as `s.flow` has it.
@@ -49,6 +53,7 @@ pub fn plan(direction: Direction, s: &mut Scratch) {
             (flow.client, flow.client_port),
         ),
     };
+    s.edits.hop_limit = 0;
     let key = &s.key;
     // Equal ports make no difference, and cost no checksum helper.
     s.edits.port_diff = if key.source_port == source_port && key.destination_port == destination_port {
@@ -107,6 +112,10 @@ fn plan_error(direction: Direction, source: (Ip, u16), destination: (Ip, u16), s
 #[inline(always)]
 #[must_use = "a packet that could not be rewritten must be dropped"]
 pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
+    if edits.hop_limit != 0 {
+        cold_path();
+        hop_limit(packet, (usize::from(parsed.l3), parsed.family), edits.hop_limit)?;
+    }
     if parsed.content == Content::Transport.code() && parsed.options == 0 {
         at_once(packet, parsed, edits)?;
         return fix_transport(packet, parsed, edits);
@@ -196,6 +205,22 @@ fn apply_error(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> O
         udp: false,
         ipv6: v6,
     })
+}
+
+/// The time to live, with the header's checksum; or the hop limit, which only the device's sum covers.
+#[inline(always)]
+fn hop_limit(packet: &mut impl PacketMut, (at, family): (usize, u8), new: u8) -> Option<()> {
+    if family == 6 {
+        let at = at + offset_of!(Ipv6Hdr, next_hdr);
+        let [next, old] = packet.load::<2>(at)?;
+        packet.store(at, [next, new])?;
+        packet.fix_device_sum(checksum::fold32(checksum::diff_pair([next, old], [next, new])));
+        return Some(());
+    }
+    let at = at + offset_of!(Ipv4Hdr, ttl);
+    let [old, protocol, check @ ..] = packet.load::<4>(at)?;
+    let [a, b] = checksum::update(check, checksum::diff_pair([old, protocol], [new, protocol]));
+    packet.store(at, [new, protocol, a, b])
 }
 
 /// Both addresses of an IP header, and its checksum if it has one.

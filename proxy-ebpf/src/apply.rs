@@ -33,11 +33,15 @@ pub(crate) fn verdict<const DIRECT: bool>(
     let done = match verdict {
         Verdict::Ignore | Verdict::Pass(_) => Some(TC_ACT_UNSPEC),
         Verdict::Drop(_) => Some(TC_ACT_SHOT),
-        Verdict::Translate(_) => rewrite::apply(packet, &s.packet, &s.edits).map(|()| TC_ACT_UNSPEC),
-        Verdict::Redirect(_) => {
-            cold_path();
-            rewrite::apply(packet, &s.packet, &s.edits).map(|()| redirect(s))
-        }
+        // One call for both: it is the longest part of a program.
+        Verdict::Translate(_) | Verdict::Redirect(_) => match rewrite::apply(packet, &s.packet, &s.edits) {
+            Some(()) if matches!(verdict, Verdict::Redirect(_)) => {
+                cold_path();
+                Some(redirect(s))
+            }
+            Some(()) => Some(TC_ACT_UNSPEC),
+            None => None,
+        },
         Verdict::Reply(_) => {
             cold_path();
             reply(packet, place, s)

@@ -6,7 +6,7 @@ use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_IPV6, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
-use aya_ebpf::helpers::generated::bpf_skb_store_bytes;
+use aya_ebpf::helpers::generated::{bpf_csum_update, bpf_skb_store_bytes};
 use aya_ebpf::programs::TcContext;
 use network_types::eth::{EthHdr, EtherType};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -165,6 +165,12 @@ impl<const DIRECT: bool> PacketMut for Skb<'_, DIRECT> {
             }
         }
         Some(())
+    }
+
+    #[inline(always)]
+    fn fix_device_sum(&mut self, diff: u32) {
+        // SAFETY: numbers only. It fails where the device made no sum, and then there is none to be kept right.
+        let _no_sum = unsafe { bpf_csum_update(self.ctx.as_ptr().cast(), diff) };
     }
 
     #[inline(always)]

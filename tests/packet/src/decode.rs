@@ -17,6 +17,8 @@ pub struct Decoded {
     pub family: u8,
     /// Transport protocol.
     pub protocol: u8,
+    /// Time to live, or hop limit.
+    pub hop_limit: u8,
     /// Source address.
     pub source: Ip,
     /// Destination address.
@@ -100,6 +102,7 @@ fn decode_v4(bytes: &[u8], l3: usize) -> Option<Decoded> {
         end: l3 + usize::from(short(bytes, l3 + 2)?),
         family: 4,
         protocol: byte(bytes, l3 + 9)?,
+        hop_limit: byte(bytes, l3 + 8)?,
         source: Ip::v4(array(bytes, l3 + 12)?),
         destination: Ip::v4(array(bytes, l3 + 16)?),
         ports: None,
@@ -121,6 +124,7 @@ fn decode_v6(bytes: &[u8], l3: usize) -> Option<Decoded> {
         end: l3 + 40 + usize::from(short(bytes, l3 + 4)?),
         family: 6,
         protocol: byte(bytes, l3 + 6)?,
+        hop_limit: byte(bytes, l3 + 7)?,
         source: Ip::v6(array(bytes, l3 + 8)?),
         destination: Ip::v6(array(bytes, l3 + 24)?),
         ports: None,

@@ -69,6 +69,9 @@ impl PacketMut for Frame {
         self.write(at, &bytes)
     }
 
+    /// No device has looked at a vector.
+    fn fix_device_sum(&mut self, _diff: u32) {}
+
     fn fix_checksum(&mut self, fix: ChecksumFix) -> Option<()> {
         if fix.pseudo != 0 {
             self.replace_checksum(fix.at, fix.pseudo, fix.udp)?;

@@ -2,8 +2,10 @@
 
 mod netns;
 mod rows;
+mod sys;
 
 use std::env;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,6 +18,7 @@ use proxy_common::{
     Ip, NodeConfig, PortWord, Service, ServiceKey, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -149,6 +152,23 @@ impl Kernel {
             both.into_iter()
                 .try_for_each(|one| one.join().map_err(|_| anyhow!("a CPU's thread has panicked"))?)
         })
+    }
+
+    /// Runs a packet that the device has summed (`CHECKSUM_COMPLETE`): the program's number, and an error if the sum is
+    /// not the packet's any more. `None` if the kernel cannot do that (Linux 6.11 can). Only with a link header.
+    pub fn run_summed(&self, arrival: &Arrival) -> Result<Option<i32>> {
+        let program = self.ebpf.program(arrival.program.name());
+        let Some(Loaded::SchedClassifier(program)) = program else {
+            bail!("the object has no classifier {}", arrival.program.name())
+        };
+        match sys::run_summed(program.fd()?.as_fd(), &arrival.bytes, &context(arrival)) {
+            Ok(action) => Ok(Some(action)),
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(Errno::BADMSG.raw_os_error()) => {
+                bail!("the device's sum is not the packet's any more")
+            }
+            Err(error) => Err(error).context("BPF_PROG_TEST_RUN"),
+        }
     }
 
     /// Runs a packet so many times, and says how many nanoseconds one took.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Verdicts: `ignore`, `pass REASON`, `drop REASON`, `translate REASON PACKET`, `reply REASON PACKET`,
-//! `redirect REASON INTERFACE NEXT-HOP PACKET`. Between packets: `age SECONDS`, `evict HOOK PROTOCOL A:P > B:P`,
+//! `redirect REASON INTERFACE NEXT-HOP PACKET` (with one hop less, unless its `ttl` is written). Between packets: `age SECONDS`, `evict HOOK PROTOCOL A:P > B:P`,
 //! `state HOOK PROTOCOL A:P > B:P STATE`, `flows NUMBER`, `backend SERVICE INDEX dead|serving|reused`,
 //! `service SERVICE gone|back`, `snat PORTS` (at the beginning), `chosen SERVICE INDEX TIMES`.
 
@@ -168,7 +168,12 @@ impl Stage<'_> {
             hex(&outcome.bytes)
         );
         let Some(packet) = packet else { return Ok(()) };
-        let bytes = words::packet(packet, self.v6)?.bytes(arrival.program.ethernet(), &self.last)?;
+        let packet = if words.first() == Some(&"redirect") {
+            words::sent_on(packet, self.v6)?
+        } else {
+            words::packet(packet, self.v6)?
+        };
+        let bytes = packet.bytes(arrival.program.ethernet(), &self.last)?;
         let bytes = if words.contains(&"reply") && arrival.program.ethernet() {
             link_turned(bytes)
         } else {

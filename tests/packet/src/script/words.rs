@@ -94,6 +94,17 @@ pub(super) fn endpoint(word: &str, v6: bool) -> Result<(Ip, u16)> {
     ))
 }
 
+/// A packet that has been sent on by this node: one hop less, unless it says how many are left.
+pub(super) fn sent_on(words: &[&str], v6: bool) -> Result<Packet> {
+    let mut packet = packet(words, v6)?;
+    if let Packet::Whole(craft) | Packet::Piece(craft, ..) = &mut packet
+        && !words.contains(&"ttl")
+    {
+        craft.ttl -= 1;
+    }
+    Ok(packet)
+}
+
 /// A packet: `it`, `tcp A:P > B:P FLAGS …`, `udp A:P > B:P …` or `icmp KIND A > B …`.
 pub(super) fn packet(words: &[&str], v6: bool) -> Result<Packet> {
     match words {

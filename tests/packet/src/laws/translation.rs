@@ -1,205 +1,35 @@
-//! What must hold for every packet, whatever it is. Found out from the bytes by `decode.rs`, not by the datapath.
+//! What must hold for a packet that is sent on: it is the same but for its addresses, and its answer finds back.
 
 use anyhow::{Context, Result, bail, ensure};
 use proxy_common::{
-    AddressKind, Backend, Flow, FlowBit, FlowKey, FrontendKind, Hook, Ip, Reason, Scope, Service, ServiceKey,
-    TrafficPolicy,
+    AddressKind, Backend, FlowKey, FrontendKind, Hook, Ip, Reason, Scope, Service, ServiceKey, TrafficPolicy,
 };
 use proxy_datapath::{Scratch, Verdict};
 
+use super::is_over;
 use crate::craft::{ACK, RST, SYN};
-use crate::decode::{Decoded, decode, editable, sums};
-use crate::memory::{Frozen, Memory, Touched};
+use crate::decode::{Decoded, decode, editable, ones_sum, sums};
+use crate::memory::{Frozen, Memory};
 use crate::user::{self, Arrival, Outcome, Program};
 
-/// Tests every law for one packet. `before` is the number of flow rows before it.
-pub fn hold(
+/// A translation changes addresses, ports and checksums, and nothing else; checksums stay as right as they were. What
+/// goes past the stack has one hop less to go, as the stack would have it.
+pub(super) fn translated(
     memory: &Memory,
     arrival: &Arrival,
     outcome: &Outcome,
-    (touched, before): (&Touched, usize),
+    reason: Reason,
 ) -> Result<()> {
-    let after = memory.flows.borrow().len();
-    bounded_rows(outcome, before, after)?;
-    turns(outcome, touched)?;
-    one_connection(touched)?;
-    lost_in_time(memory, arrival, touched)?;
-    match outcome.verdict {
-        Verdict::Ignore | Verdict::Pass(_) => {
-            ensure!(
-                outcome.bytes == arrival.bytes,
-                "a packet that is let through has changed"
-            );
-            Ok(())
-        }
-        Verdict::Drop(Reason::DropRewrite) => {
-            bail!("the parser let something through that cannot be rewritten")
-        }
-        Verdict::Drop(_) => Ok(()),
-        Verdict::Reply(reason) => answered(arrival, outcome, reason),
-        Verdict::Translate(reason) | Verdict::Redirect(reason) => {
-            translated(memory, arrival, outcome, reason)
-        }
-    }
-}
-
-/// A packet makes two rows at most, and none unless it begins a flow or heals one.
-fn bounded_rows(outcome: &Outcome, before: usize, after: usize) -> Result<()> {
-    let most = match outcome.verdict.reason() {
-        Some(Reason::NewFlow | Reason::RejectTooBig | Reason::DropNoRoute | Reason::DropUnanswerable) => 2,
-        Some(Reason::Forward | Reason::Reverse) => 1,
-        _ => 0,
-    };
-    ensure!(after <= before + most, "{before} rows became {after}");
-    Ok(())
-}
-
-/// Only a new flow takes a turn and counts a backend; a retransmission does not.
-fn turns(outcome: &Outcome, touched: &Touched) -> Result<()> {
-    let (turns, chosen) = (touched.cursors.len(), touched.chosen.len());
-    match outcome.verdict.reason() {
-        Some(Reason::NewFlow) => ensure!(
-            (turns, chosen) == (1, 1),
-            "a new flow took {turns} turns, chose {chosen}"
-        ),
-        // The way is looked at when the flow is made.
-        Some(Reason::RejectTooBig | Reason::DropNoRoute | Reason::DropUnanswerable) => {
-            ensure!(turns <= 1 && chosen <= 1, "several turns");
-        }
-        Some(Reason::DropSnatPorts | Reason::DropFlowTable | Reason::DropBackendMissing) => {
-            ensure!(turns <= 1 && chosen == 0, "a flow that failed was counted");
-        }
-        _ => ensure!(
-            (turns, chosen) == (0, 0),
-            "{turns} turns taken and {chosen} chosen without a new flow"
-        ),
-    }
-    Ok(())
-}
-
-/// A packet refreshes the rows of its own connection only, even if another one has taken the place of a row.
-fn one_connection(touched: &Touched) -> Result<()> {
-    for pair in touched.refreshed.windows(2) {
-        if let [first, second] = pair {
-            let ends = |flow: &Flow| {
-                let places = [flow.client, flow.frontend, flow.source, flow.backend];
-                (
-                    places,
-                    [
-                        flow.client_port,
-                        flow.frontend_port,
-                        flow.source_port,
-                        flow.backend_port,
-                    ],
-                )
-            };
-            ensure!(
-                ends(first) == ends(second),
-                "a packet refreshed rows of two connections: {first:?}, {second:?}"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// A connection loses a row only when it is over, or to a fresh start of itself.
-fn lost_in_time(memory: &Memory, arrival: &Arrival, touched: &Touched) -> Result<()> {
-    let packet = decode(&arrival.bytes, arrival.program.ethernet());
-    let ends = packet.and_then(|packet| Some((packet.source, packet.destination, packet.ports?)));
-    for old in &touched.lost {
-        let itself = ends == Some((old.client, old.frontend, (old.client_port, old.frontend_port)));
-        ensure!(
-            is_over(memory, old) || itself,
-            "a live connection lost its row: {old:?}"
-        );
-    }
-    Ok(())
-}
-
-/// Whether a connection has been silent for longer than its state allows, or has ended.
-fn is_over(memory: &Memory, row: &Flow) -> bool {
-    let fins = row.state & (FlowBit::ClientFin.code() | FlowBit::BackendFin.code());
-    let resets = row.state & (FlowBit::ClientReset.code() | FlowBit::BackendReset.code());
-    let established = row.state & FlowBit::Established.code() != 0;
-    let limit = match (row.protocol, fins.count_ones(), established) {
-        (6, 2, _) => return true,
-        (6, ..) if resets != 0 => return true,
-        (6, 1, _) => 3_600,
-        (6, _, true) => 86_400,
-        (6, _, false) => 60,
-        (_, _, true) => 180,
-        (_, _, false) => 30,
-    };
-    memory.now.get().saturating_sub(row.last_seen) > limit
-}
-
-/// A reply goes back to where the packet came from, whole and with right checksums.
-fn answered(arrival: &Arrival, outcome: &Outcome, reason: Reason) -> Result<()> {
-    let ethernet = arrival.program.ethernet();
-    let asked = decode(&arrival.bytes, ethernet).context("a packet that cannot be read was answered")?;
-    let reply = decode(&outcome.bytes, ethernet).context("a reply that cannot be read")?;
-    ensure!(
-        reply.source == asked.destination && reply.destination == asked.source,
-        "a reply to somebody else"
-    );
-    ensure!(
-        reply.end == outcome.bytes.len(),
-        "a reply of {} bytes that says {}",
-        outcome.bytes.len(),
-        reply.end
-    );
-    let checked = sums(&outcome.bytes, &reply);
-    ensure!(
-        checked.header != Some(false) && checked.transport == Some(true),
-        "a reply with {checked:?}"
-    );
-    ensure!(
-        asked.inner.is_none() && !asked.later_fragment,
-        "an error or a fragment was answered"
-    );
-    let flags = |bytes: &[u8], packet: &Decoded| bytes.get(packet.l4 + 13).copied().unwrap_or(0);
-    if asked.protocol == 6 {
-        ensure!(flags(&arrival.bytes, &asked) & RST == 0, "a reset was answered");
-    }
-    if reply.protocol == 6 {
-        ensure!(
-            flags(&outcome.bytes, &reply) & RST != 0,
-            "a TCP reply that is no reset"
-        );
-        let (Some((from, to)), Some((source, destination))) = (asked.ports, reply.ports) else {
-            bail!("a reset without ports")
-        };
-        ensure!(
-            (source, destination) == (to, from),
-            "a reset of another connection"
-        );
-    } else {
-        let quoted = reply.inner.as_deref().context("an ICMP reply without a quote")?;
-        ensure!(
-            (quoted.source, quoted.destination) == (asked.source, asked.destination),
-            "a quote of another packet"
-        );
-        ensure!(quoted.ports == asked.ports, "a quote of another connection");
-    }
-    ensure!(
-        asked.protocol == 6 || reply.protocol != 6,
-        "a reset for {}: {reason:?}",
-        asked.protocol
-    );
-    if ethernet {
-        let (asked, reply) = (arrival.bytes.get(..12), outcome.bytes.get(..12));
-        let swapped = asked.map(|link| [link.get(6..).unwrap_or(&[]), link.get(..6).unwrap_or(&[])].concat());
-        ensure!(swapped.as_deref() == reply, "a reply to another station");
-    }
-    Ok(())
-}
-
-/// A translation changes addresses, ports and checksums, and nothing else; checksums stay as right as they were.
-fn translated(memory: &Memory, arrival: &Arrival, outcome: &Outcome, reason: Reason) -> Result<()> {
     let ethernet = arrival.program.ethernet();
     let before = decode(&arrival.bytes, ethernet).context("a packet that cannot be read was translated")?;
     let after = decode(&outcome.bytes, ethernet).context("the translation cannot be read")?;
-    same_but_for(&arrival.bytes, &outcome.bytes, &before)?;
+    let hops = u8::from(matches!(outcome.verdict, Verdict::Redirect(_)));
+    ensure!(before.hop_limit > hops || hops == 0, "sent on with no hop left");
+    same_but_for(
+        &counted_down(arrival.bytes.clone(), &before, hops),
+        &outcome.bytes,
+        &before,
+    )?;
     let (was, is) = (sums(&arrival.bytes, &before), sums(&outcome.bytes, &after));
     ensure!(was == is, "checksums: {was:?} became {is:?}");
     if let (Some(was), Some(is)) = (&before.inner, &after.inner) {
@@ -297,11 +127,19 @@ fn there_and_back(
     let back = user::run(&Frozen(memory), &answer, &mut Scratch::default());
     match back.verdict {
         Verdict::Translate(Reason::Reverse) | Verdict::Redirect(Reason::Reverse) => {}
-        Verdict::Reply(Reason::RejectTooBig)
+        Verdict::Reply(Reason::RejectTooBig | Reason::RejectHopLimit)
         | Verdict::Drop(Reason::DropNoRoute | Reason::DropUnanswerable) => return Ok(()),
         other => bail!("the answer at {program:?} is not translated back: {other:?}"),
     }
-    let wanted = without_syn(turned(&arrival.bytes, before), before);
+    let hops =
+        before.hop_limit - decode(&back.bytes, arrival.program.ethernet()).map_or(0, |back| back.hop_limit);
+    let past = [outcome.verdict, back.verdict].map(|verdict| matches!(verdict, Verdict::Redirect(_)));
+    ensure!(
+        usize::from(hops) == past.iter().filter(|past| **past).count(),
+        "there and back in {hops} hops"
+    );
+    let wanted = counted_down(turned(&arrival.bytes, before), before, hops);
+    let wanted = without_syn(wanted, before);
     ensure!(
         without_zero_sums(&back.bytes, before) == without_zero_sums(&wanted, before),
         "there and back is not where it began:\n  {:02x?}\n  {:02x?}",
@@ -341,8 +179,24 @@ fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &De
     })
 }
 
+/// The packet after so many hops: the checksum of IPv4's header is as right as it was.
+fn counted_down(mut bytes: Vec<u8>, packet: &Decoded, hops: u8) -> Vec<u8> {
+    let at = packet.l3 + if packet.family == 4 { 8 } else { 7 };
+    if let Some(field) = bytes.get_mut(at) {
+        *field = field.wrapping_sub(hops);
+    }
+    // The time to live is the high byte of its word, and the checksum the complement of the sum.
+    if packet.family == 4
+        && let Some(field) = bytes.get_mut(packet.l3 + 10..packet.l3 + 12)
+    {
+        let sum = ones_sum(&[field, &[hops, 0]]);
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+    bytes
+}
+
 /// The packet with source and destination exchanged; its checksums stay right.
-pub fn turned(bytes: &[u8], packet: &Decoded) -> Vec<u8> {
+fn turned(bytes: &[u8], packet: &Decoded) -> Vec<u8> {
     let mut turned = bytes.to_vec();
     let (at, size) = if packet.family == 4 {
         (packet.l3 + 12, 4)
