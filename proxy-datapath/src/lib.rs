@@ -23,6 +23,7 @@ mod begin;
 pub mod checksum;
 pub mod flow;
 mod fragment;
+mod ipv4;
 pub mod packet;
 pub mod parse;
 pub mod path;

@@ -13,6 +13,7 @@ use network_types::tcp::TcpHdr;
 use network_types::vlan::VlanHdr;
 use proxy_common::Ip;
 
+use crate::ipv4::Ipv4;
 use crate::packet::Packet;
 use crate::quote;
 use crate::scratch::{Place, Scratch};
@@ -193,45 +194,23 @@ pub fn destination(packet: &impl Packet, ethernet: bool) -> Option<Ip> {
 
 #[inline(always)]
 fn ipv4(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
-    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(l3) else {
+    let Some(ip) = Ipv4::read(packet, l3) else {
         return Network::Malformed;
     };
-    let [
-        version,
-        _,
-        len_a,
-        len_b,
-        id_a,
-        id_b,
-        frag_a,
-        frag_b,
-        hop_limit,
-        protocol,
-        ..,
-    ] = header;
-    // By words: out of single bytes the compiler would put each address together again.
-    let ([_, _, _, source, destination], _) = header.as_chunks::<4>() else {
-        return Network::Malformed;
-    };
-    let header_length = usize::from(version & 0x0f) * 4;
-    if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
-        return Network::Malformed;
-    }
-    s.key.source = Ip::v4(*source);
-    s.key.destination = Ip::v4(*destination);
-    let offset = u16::from_be_bytes([frag_a & 0x1f, frag_b]);
-    let more = frag_a & 0x20 != 0;
+    let later = ip.is_later_fragment();
+    s.key.source = Ip::v4(ip.source);
+    s.key.destination = Ip::v4(ip.destination);
     s.packet = Parsed {
         l3: short(l3),
-        l4: short(l3 + header_length),
-        length: u16::from_be_bytes([len_a, len_b]),
+        l4: short(l3 + ip.header),
+        length: ip.length,
         family: 4,
-        protocol,
-        options: u8::from(header_length != Ipv4Hdr::LEN),
-        first_fragment: u8::from(more && offset == 0),
-        later_fragment: u8::from(offset != 0),
-        hop_limit,
-        fragment_id: u32::from(u16::from_be_bytes([id_a, id_b])),
+        protocol: ip.protocol,
+        options: u8::from(ip.header != Ipv4Hdr::LEN),
+        first_fragment: u8::from(ip.more_fragments() && !later),
+        later_fragment: u8::from(later),
+        hop_limit: ip.hop_limit,
+        fragment_id: u32::from(ip.id),
         ..Parsed::default()
     };
     Network::Ip

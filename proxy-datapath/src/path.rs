@@ -25,7 +25,9 @@ fn forget_registers(s: &mut Scratch) -> &mut Scratch {
 }
 
 /// Whether a packet that comes in is for an address that weir surely does not know: most are, and this is all that they
-/// cost. It is asked before anything else is read or prepared; `false` only means that [`ingress`] has to look closer.
+/// cost. It is asked before anything else is read or prepared; `false` only means that [`ingress`] has to look closer. That
+/// nobody has checked these bytes does no harm, as the filter's no is certain. The row is asked for with what the parser
+/// let pass: else an IPv6 packet could name a row of IPv4.
 #[inline(always)]
 pub fn is_foreign(packet: &impl Packet, tables: &impl Tables, ethernet: bool) -> bool {
     match parse::destination(packet, ethernet) {

@@ -2,9 +2,10 @@
 
 use core::mem::offset_of;
 
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::ip::Ipv6Hdr;
 use proxy_common::Ip;
 
+use crate::ipv4::Ipv4;
 use crate::packet::Packet;
 use crate::parse::{Content, TCP, UDP, short};
 use crate::scratch::Scratch;
@@ -22,35 +23,14 @@ pub(crate) const fn is_error(family: u8, kind: u8) -> bool {
 /// Reads an IPv4 header that an ICMP error quotes, and the ports behind it.
 #[inline(always)]
 pub(crate) fn ipv4(packet: &impl Packet, at: usize, s: &mut Scratch) -> Content {
-    let Some(header) = packet.load::<{ Ipv4Hdr::LEN }>(at) else {
+    let Some(ip) = Ipv4::read(packet, at) else {
         return Content::Malformed;
     };
-    let [
-        version,
-        _,
-        _,
-        _,
-        _,
-        _,
-        frag_a,
-        frag_b,
-        _,
-        protocol,
-        _,
-        _,
-        addresses @ ..,
-    ] = header;
-    let [s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d] = addresses;
-    let header_length = usize::from(version & 0x0f) * 4;
-    if version >> 4 != 4 || header_length < Ipv4Hdr::LEN {
-        return Content::Malformed;
-    }
-    if u16::from_be_bytes([frag_a & 0x1f, frag_b]) != 0 {
+    if ip.is_later_fragment() {
         return Content::Other;
     }
-    let source = Ip::v4([s_a, s_b, s_c, s_d]);
-    let destination = Ip::v4([d_a, d_b, d_c, d_d]);
-    tuple(packet, (at, header_length, protocol), (source, destination), s)
+    let ends = (Ip::v4(ip.source), Ip::v4(ip.destination));
+    tuple(packet, (at, ip.header, ip.protocol), ends, s)
 }
 
 /// Reads an IPv6 header that an ICMPv6 error quotes, and the ports behind it.
