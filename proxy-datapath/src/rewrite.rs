@@ -128,6 +128,10 @@ pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Opt
         edits.outer_diff,
     )?;
     if parsed.later_fragment != 0 {
+        // The checksum that balances IPv6 addresses is in the first fragment.
+        if parsed.family == 6 {
+            packet.fix_device_sum(edits.outer_diff);
+        }
         return Some(());
     }
     if parsed.content == Content::IcmpError.code() {

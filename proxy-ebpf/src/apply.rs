@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_sto
 use aya_ebpf::programs::TcContext;
 use proxy_common::Reason;
 use proxy_datapath::reply::MAX;
-use proxy_datapath::{Packet as _, Place, Scratch, Verdict, rewrite};
+use proxy_datapath::{Packet as _, PacketMut as _, Place, Scratch, Verdict, rewrite};
 
 use crate::glue::Skb;
 use crate::tables::words;
@@ -104,10 +104,10 @@ fn reply<const DIRECT: bool>(packet: &mut Skb<'_, DIRECT>, place: Place, s: &mut
     }
     if s.reply.checksum_at != 0 {
         let at = (l3 + (s.reply.checksum_at & 0x7f)) as usize;
-        packet
-            .ctx
-            .l4_csum_replace(at, 0, u64::from(s.reply.checksum_diff), 0)
-            .ok()?;
+        let diff = s.reply.checksum_diff;
+        packet.ctx.l4_csum_replace(at, 0, u64::from(diff), 0).ok()?;
+        // The helper believes that the payload has changed by as much as the checksum, the other way.
+        packet.fix_device_sum(!diff);
     }
     // SAFETY: numbers only.
     let action = unsafe { bpf_redirect(place.interface, 0) };

@@ -2,10 +2,10 @@
 //! or the receiver reports a hardware failure for each packet.
 
 use anyhow::{Context as _, Result};
-use weir_packet::craft::{ACK, Craft, Endpoint, SYN};
+use weir_packet::craft::{ACK, Craft, Endpoint, SYN, error_about};
 use weir_packet::kernel::Kernel;
 use weir_packet::node::{self, Host, Port};
-use weir_packet::user::{Arrival, Program, REDIRECT};
+use weir_packet::user::{Arrival, NEXT, Program, REDIRECT};
 
 const fn at(program: Program, port: Port, bytes: Vec<u8>) -> Arrival {
     Arrival {
@@ -14,6 +14,14 @@ const fn at(program: Program, port: Port, bytes: Vec<u8>) -> Arrival {
         segment: 0,
         bytes,
     }
+}
+
+fn from_pod(port: Port, packet: &Craft) -> Arrival {
+    at(Program::PodIngress, port, packet.bytes(true))
+}
+
+fn to_pod(port: Port, packet: &Craft) -> Arrival {
+    at(Program::Egress, port, packet.bytes(true))
 }
 
 fn from_outside(packet: &Craft) -> Arrival {
@@ -42,6 +50,37 @@ fn run(packets: impl Fn(bool) -> Vec<(&'static str, Arrival, i32)>) -> Result<()
     Ok(())
 }
 
+/// On through the stack: the addresses and ports of the packet, and of what it quotes.
+#[test]
+fn a_packet_that_is_translated() -> Result<()> {
+    run(|v6| {
+        let pod: Endpoint = (Host::Pod1.ip(v6), 40_000);
+        let (frontend, backend) = ((Host::Vip(45).ip(v6), 8080), (Host::Pod2.ip(v6), 8080));
+        let (dns, dns_backend) = ((Host::Vip(43).ip(v6), 53), (Host::Pod1.ip(v6), 9053));
+        let client: Endpoint = (Host::Pod2.ip(v6), 40_000);
+        let kind = if v6 { (2, 0) } else { (3, 4) };
+        let about = Craft::tcp(backend, pod, ACK).data(vec![7; 8]).bytes(false);
+        let error = error_about(&about, (Host::Router.ip(v6), pod.0), kind, [0, 0, 5, 0]);
+        let datagram = Craft::udp(client, dns).data(vec![7; 300]);
+        let answer = Craft::udp(dns_backend, client).data(vec![7; 99]);
+        let mut packets = vec![
+            ("SYN", from_pod(Port::Pod1, &Craft::tcp(pod, frontend, SYN)), NEXT),
+            (
+                "answer",
+                to_pod(Port::Pod1, &Craft::tcp(backend, pod, SYN | ACK)),
+                NEXT,
+            ),
+            ("error", to_pod(Port::Pod1, &error), NEXT),
+            ("datagram", from_pod(Port::Pod2, &Craft::udp(client, dns)), NEXT),
+            ("its answer", to_pod(Port::Pod2, &answer), NEXT),
+        ];
+        for piece in datagram.fragments(7, &[8, 20], true) {
+            packets.push(("fragment", at(Program::PodIngress, Port::Pod2, piece), NEXT));
+        }
+        packets
+    })
+}
+
 /// Past the stack, with one hop less: the hop limit of IPv6 is in no checksum of the packet.
 #[test]
 fn a_packet_that_goes_past_the_stack() -> Result<()> {
@@ -63,6 +102,38 @@ fn a_packet_that_goes_past_the_stack() -> Result<()> {
                 from_outside(&Craft::tcp(client, frontend, ACK).data(vec![7; 99])),
                 REDIRECT,
             ),
+        ]
+    })
+}
+
+/// In the place of the packet: a reset, and errors. Each packet is as long as its answer, as the kernel gives the sum up
+/// when a packet gets another length.
+#[test]
+fn a_packet_that_is_answered() -> Result<()> {
+    run(|v6| {
+        let pod: Endpoint = (Host::Pod1.ip(v6), 40_000);
+        let (client, frontend) = ((Host::Outside(7).ip(v6), 50_000), (Host::Node.ip(v6), 30443));
+        let nobody: Endpoint = (Host::Vip(30).ip(v6), 80);
+        let nobody_udp: Endpoint = (Host::Vip(31).ip(v6), 53);
+        // The headers of the answer and of the quote, and eight bytes each of ICMP and of what is quoted.
+        let length = if v6 { 40 + 48 } else { 20 + 28 } + 8;
+        let data = |headers: usize| vec![7; length - headers - if v6 { 40 } else { 20 }];
+        let mut far = Craft::tcp(client, frontend, SYN).data(data(20));
+        far.ttl = 1;
+        let datagram = Craft::udp(pod, nobody_udp).data(data(8));
+        vec![
+            (
+                "SYN",
+                from_pod(Port::Pod1, &Craft::tcp(pod, nobody, SYN)),
+                REDIRECT,
+            ),
+            (
+                "ACK",
+                from_pod(Port::Pod1, &Craft::tcp(pod, nobody, ACK)),
+                REDIRECT,
+            ),
+            ("datagram", from_pod(Port::Pod1, &datagram), REDIRECT),
+            ("last hop", from_outside(&far), REDIRECT),
         ]
     })
 }
