@@ -1,4 +1,6 @@
-//! The calls of bpf(2) that aya does not have: test runs, run statistics, and a program that does nothing.
+//! A program that does nothing, and test runs: aya has those only for programs of an object file.
+//!
+//! The agent's calls of bpf(2) are not used: its library brings kube and tokio.
 //!
 //! Each function hands the kernel one `repr(C)` structure that begins as `union bpf_attr` does for its command.
 
@@ -14,9 +16,6 @@ use anyhow::{Context, Result};
 enum Command {
     ProgramLoad = 5,
     ProgramTestRun = 10,
-    ProgramById = 13,
-    ObjectInfo = 15,
-    EnableStats = 32,
 }
 
 /// `BPF_PROG_TYPE_SCHED_CLS`.
@@ -42,58 +41,6 @@ struct Load {
     count: u32,
     instructions: u64,
     license: u64,
-}
-
-#[repr(C)]
-struct InfoArguments {
-    object: RawFd,
-    length: u32,
-    info: u64,
-}
-
-/// `struct bpf_prog_info`, Linux 5.16.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct ProgramInfo {
-    kind: u32,
-    pub(crate) id: u32,
-    tag: [u8; 8],
-    pub(crate) jited_bytes: u32,
-    translated_bytes: u32,
-    pointers: [u64; 2],
-    load_time: u64,
-    created_by: u32,
-    map_count: u32,
-    map_ids: u64,
-    name: [u8; 16],
-    interface: u32,
-    gpl: u32,
-    namespace: [u64; 2],
-    symbol_counts: [u32; 2],
-    symbols: [u64; 2],
-    btf: [u32; 2],
-    function_info: u64,
-    function_counts: [u32; 2],
-    line_info: [u64; 2],
-    line_and_tag_counts: [u32; 4],
-    tags: u64,
-    /// Time of all runs while statistics are on.
-    pub(crate) run_nanos: u64,
-    /// Runs while statistics are on.
-    pub(crate) runs: u64,
-    recursion_misses: u64,
-    /// Instructions that the verifier looked at.
-    pub(crate) verified: u32,
-    attach_btf: [u32; 2],
-    end: u32,
-}
-
-impl ProgramInfo {
-    /// The program's name, at most 15 bytes.
-    pub(crate) fn name(&self) -> String {
-        let name: Vec<u8> = self.name.iter().copied().take_while(|byte| *byte != 0).collect();
-        String::from_utf8_lossy(&name).into_owned()
-    }
 }
 
 /// Runs one command; the kernel's answer is not negative.
@@ -167,29 +114,4 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> R
         nanos: arguments.duration,
         packet: out,
     })
-}
-
-/// What the kernel knows about a program.
-pub(crate) fn info(program: BorrowedFd<'_>) -> Result<ProgramInfo> {
-    let mut info = ProgramInfo::default();
-    let mut arguments = InfoArguments {
-        object: program.as_raw_fd(),
-        length: u32::try_from(size_of::<ProgramInfo>())?,
-        info: std::ptr::from_mut(&mut info) as u64,
-    };
-    bpf(Command::ObjectInfo, &mut arguments).context("BPF_OBJ_GET_INFO_BY_FD")?;
-    Ok(info)
-}
-
-/// Opens a loaded program.
-pub(crate) fn by_id(id: u32) -> Result<OwnedFd> {
-    let mut arguments = [id, 0, 0];
-    owned(bpf(Command::ProgramById, &mut arguments).with_context(|| format!("cannot open program {id}"))?)
-}
-
-/// Has the kernel time every run of every program, until the result is dropped.
-pub(crate) fn enable_stats() -> Result<OwnedFd> {
-    // `BPF_STATS_RUN_TIME` is 0.
-    let mut arguments = [0_u32];
-    owned(bpf(Command::EnableStats, &mut arguments).context("cannot turn the run statistics on")?)
 }

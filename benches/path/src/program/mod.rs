@@ -260,10 +260,11 @@ fn timing(case: &Case, nanos: &[f64], empty: f64) -> Timing {
 }
 
 fn size(ebpf: &aya::Ebpf, name: &str) -> Result<Size> {
-    let info = sys::info(fd(ebpf, name)?.as_fd())?;
+    let program: &SchedClassifier = ebpf.program(name).context("no such program")?.try_into()?;
+    let info = program.info()?;
     Ok(Size {
-        program: info.name(),
-        verified: info.verified,
-        machine_code: info.jited_bytes,
+        program: name.to_owned(),
+        verified: info.verified_instruction_count().unwrap_or_default(),
+        machine_code: info.size_jitted(),
     })
 }
