@@ -48,18 +48,34 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
     let s = forget_registers(s);
     let content = parse::transport(packet, s);
     let s = forget_registers(s);
+    // One place that refuses: it is the longest part of a program.
+    match serve(packet, tables, place, content, s) {
+        Ok(verdict) => verdict,
+        Err(reason) => refuse(packet, reason, s),
+    }
+}
+
+/// A packet whose headers are read, by its flow or a new one; or why not.
+#[inline(always)]
+fn serve(
+    packet: &impl Packet,
+    tables: &impl Tables,
+    place: Place,
+    content: Content,
+    s: &mut Scratch,
+) -> Result<Verdict, Reason> {
     // A packet for a ClusterIP is looked for among the flows at once. One for the node itself is mostly not weir's, which
     // its port tells for less.
     let mut located = None;
     if content != Content::Transport || tables.may_be_node(&s.key.destination) {
         let Some((address, kind)) = locate(tables, s) else {
-            return Verdict::Ignore;
+            return Ok(Verdict::Ignore);
         };
         if let Some(verdict) = not_a_connection(tables, kind, content, s) {
-            return verdict;
+            return Ok(verdict);
         }
         if kind == AddressKind::Node && !is_for_weir(tables, address, s) {
-            return Verdict::Pass(Reason::PassNotFrontend);
+            return Ok(Verdict::Pass(Reason::PassNotFrontend));
         }
         located = Some((address, kind));
     }
@@ -69,13 +85,13 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
     } else {
         cold_path();
         let Some((address, kind)) = located.or_else(|| locate(tables, s)) else {
-            return Verdict::Ignore;
+            return Ok(Verdict::Ignore);
         };
         if content != Content::Transport {
-            return unknown(kind, content);
+            return Ok(unknown(kind, content));
         }
         let Some(config) = tables.config() else {
-            return Verdict::Drop(Reason::DropNoConfig);
+            return Err(Reason::DropNoConfig);
         };
         let at = Situation {
             place,
@@ -84,17 +100,14 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
             kind,
             now,
         };
-        match begin::flow(tables, &at, s) {
-            Ok(reason) => (Direction::ToService, reason),
-            Err(reason) => return refuse(packet, reason, s),
-        }
+        (Direction::ToService, begin::flow(tables, &at, s)?)
     };
     plan(tables, direction, now, s);
     if s.flow.nat == Nat::Source.code() {
         cold_path();
-        send(packet, tables, place, reason, s).unwrap_or_else(|reason| refuse(packet, reason, s))
+        send(packet, tables, place, reason, s)
     } else {
-        Verdict::Translate(reason)
+        Ok(Verdict::Translate(reason))
     }
 }
 

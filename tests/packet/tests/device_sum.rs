@@ -21,7 +21,7 @@ fn from_pod(port: Port, packet: &Craft) -> Arrival {
 }
 
 fn to_pod(port: Port, packet: &Craft) -> Arrival {
-    at(Program::Egress, port, packet.bytes(true))
+    at(Program::PodEgress, port, packet.bytes(true))
 }
 
 fn from_outside(packet: &Craft) -> Arrival {
