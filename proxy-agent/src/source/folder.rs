@@ -7,8 +7,8 @@
 //! ```
 //!
 //! What can go wrong costs as little as it can (docs/decisions/0011):
-//! * A file is not read while it is written, and what a changed file no longer has is kept until the file has been
-//!   quiet for a second: `kubectl get -o yaml > FILE` empties the file long before it fills it.
+//! * A file is not read while it is written, and what a file that was written over no longer has is kept until the file
+//!   has been quiet for a second: `kubectl get -o yaml > FILE` empties the file long before it fills it.
 //! * A broken document costs that document. While a file has one, what was loaded from the file before and is not in
 //!   it now is kept: a slip of the pen must not delete a working Service.
 //! * A folder that is missing deletes nothing.

@@ -10,8 +10,8 @@ use proxy_model::Object;
 
 use super::super::manifest::{self, Broken, Format};
 
-/// What a changed file no longer has goes when the file has been quiet for this long: a script may empty, fill and
-/// close it in several steps.
+/// What a file that was written over no longer has goes when the file has been quiet for this long: a script may empty,
+/// fill and close it in several steps. Another file in its place is complete.
 const SETTLE: Duration = Duration::from_secs(1);
 /// And in a file that never is quiet, after this.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const TORN: Duration = Duration::from_millis(20);
 /// What is known of a file.
 #[derive(Debug, Default)]
 pub(super) struct LoadedFile {
-    /// The file that was read; `None` if it has to be read again.
+    /// The file that was read; `None` if that could not be.
     stamp: Option<Stamp>,
     /// What is in it.
     pub(super) objects: Vec<Object>,
@@ -29,7 +29,7 @@ pub(super) struct LoadedFile {
     leaving: Option<Leaving>,
     /// What is wrong with it.
     pub(super) mistakes: Vec<String>,
-    /// It was written while it was read.
+    /// It was written while it was read, and has to be read again.
     torn: bool,
 }
 
@@ -62,6 +62,10 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    fn is_of_another_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) != (other.device, other.inode)
+    }
 }
 
 impl LoadedFile {
@@ -76,17 +80,20 @@ impl LoadedFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => return Some(self.unreadable(path, &error)),
         };
-        if self.stamp == Some(stamp) {
+        if self.stamp == Some(stamp) && !self.torn {
             self.leaving = self.leaving.filter(|leaving| now < leaving.due);
             return Some(self);
         }
         match fs::read(path) {
             Ok(content) => {
                 let torn = fs::metadata(path).map_or(true, |after| Stamp::of(&after) != stamp);
-                let file = self.parse(path, format, &content, now);
+                let moved_here = self.stamp.is_some_and(|old| old.is_of_another_file(&stamp));
+                let mut file = self.parse(path, format, &content, now);
+                if moved_here && !torn {
+                    file.leaving = None;
+                }
                 Some(Self {
-                    // A torn read counts for nothing later: the next scan reads the file again.
-                    stamp: (!torn).then_some(stamp),
+                    stamp: Some(stamp),
                     torn,
                     ..file
                 })

@@ -1,8 +1,8 @@
 //! When to look at the folder: at once when a file is complete or gone, and every 30 s anyway.
 //!
 //! ```text
-//!  open(O_TRUNC) ─▶ MODIFY: the file is being written ─▶ more of them ─▶ CLOSE_WRITE: look
-//!  rename, link, unlink ────────────────────────────────────────────────────────────▶ look
+//!  open(O_CREAT) ─▶ CREATE, or open(O_TRUNC) ─▶ MODIFY: the file is being written ─▶ … ─▶ CLOSE_WRITE: look
+//!  rename, link, unlink ───────────────────────────────────────────────────────────────────────────▶ look
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,6 +186,10 @@ impl Writing {
                 self.0.extend(names.map(|name| (name.to_owned(), now)));
                 false
             }
+            EventKind::Create(_) if event.paths.iter().all(|path| is_new_file(path)) => {
+                self.0.extend(names.map(|name| (name.to_owned(), now)));
+                false
+            }
             // The file is complete, or is another one, or none.
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Remove(_)
@@ -197,7 +201,6 @@ impl Writing {
             }
             // Our own reading must not wake us.
             EventKind::Access(_) => false,
-            // A link that is made is complete, and never closed; the first bytes of a new file can be waited for.
             EventKind::Create(_) | EventKind::Modify(ModifyKind::Metadata(_)) => true,
             // inotify lost events: nothing is known of anybody who writes.
             _ => {
@@ -206,4 +209,9 @@ impl Writing {
             }
         }
     }
+}
+
+/// Whether this is a file that somebody has just made and will close. A link is complete when it is there.
+fn is_new_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.nlink() == 1)
 }
