@@ -32,6 +32,11 @@ pub struct WallClock {
 }
 
 impl WallClock {
+    /// Since 1970.
+    pub fn unix(&self, monotonic: Duration) -> Duration {
+        self.boot + monotonic
+    }
+
     /// `14:03:12.345`
     pub fn time_of_day(&self, monotonic_nanoseconds: u64) -> String {
         let time = self.boot + Duration::from_nanos(monotonic_nanoseconds);

@@ -1,4 +1,11 @@
-//! The flags, and nothing but the flags: what they mean is in the modules that get them.
+//! The flags, and the file that they may name: what they mean is in the modules that get them.
+
+mod fields;
+mod kube_proxy;
+mod settings;
+
+pub use kube_proxy::{ConfigurationError, KubeProxyConfiguration, Mistake};
+pub use settings::{Settings, SettingsError};
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -7,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use proxy_model::source_ports::PortRange;
 
+use crate::http::BindAddress;
 use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
 
 /// Version, ABI of the pinned maps, and the commit if the build knew it.
@@ -82,7 +90,10 @@ impl BpffsFlag {
 pub struct AgentFlags {
     /// Name of this node, as it stands in its Node object and in EndpointSlices
     #[arg(long, value_name = "NODE", env = "NODE_NAME")]
-    pub node_name: String,
+    pub node_name: Option<String>,
+    /// kube-proxy's configuration file, as in kubeadm's ConfigMap; what a flag says wins over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Folder with Services, EndpointSlices and Nodes as YAML or JSON, watched for changes
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
     pub manifests: Option<PathBuf>,
@@ -104,6 +115,15 @@ pub struct AgentFlags {
     /// Source ports of connections that need one [default: 10000-29999, or what the node's own connections leave]
     #[arg(long, value_name = "FIRST-LAST")]
     pub snat_ports: Option<PortRange>,
+    /// Where to answer /healthz and /livez; empty switches it off [default: 0.0.0.0:10256]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub healthz_bind_address: Option<BindAddress>,
+    /// Where to answer /metrics; empty switches it off [default: 127.0.0.1:10249]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub metrics_bind_address: Option<BindAddress>,
+    /// Ranges of the node's addresses that serve node ports [default: primary, those of its Node]
+    #[arg(long, value_name = "RANGE", value_delimiter = ',')]
+    pub nodeport_addresses: Vec<String>,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,

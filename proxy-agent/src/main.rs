@@ -1,10 +1,12 @@
 //! `weir`: flags in, one of the commands out.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
 use proxy_agent::config::{self, AgentFlags, Cli, Command};
+use proxy_agent::metrics::Metrics;
 use proxy_agent::source::Source;
 use proxy_agent::source::folder::Folder;
 use proxy_agent::source::kube::Kube;
@@ -41,18 +43,25 @@ async fn execute(command: Command) -> Result<()> {
 
 async fn agent(flags: AgentFlags) -> Result<()> {
     logging::start(flags.log_format, &flags.log, flags.kernel_log)?;
+    let settings = flags.settle()?;
+    if let Some(warning) = &settings.warning {
+        tracing::warn!("{warning}");
+    }
+    let node_name = settings.node_name;
     let node = check::node(&flags.bpffs.bpffs, flags.cgroup.as_deref())?;
+    let metrics = Arc::new(Metrics::new()?);
     let source: Box<dyn Source> = match flags.manifests {
         Some(directory) => Box::new(Folder::new(directory)),
-        None => Box::new(Kube::connect(flags.kubeconfig, flags.node_name.clone()).await?),
+        None => Box::new(Kube::connect(settings.kubeconfig, node_name.clone()).await?),
     };
     tracing::info!(
         version = config::VERSION.as_str(),
-        node = flags.node_name,
+        node = node_name,
         "weir agent starts"
     );
     run::run(run::Options {
-        node_name: flags.node_name,
+        node_name,
+        node_port_addresses: settings.node_port_addresses,
         kernel: kernel::Options {
             pins: flags.bpffs.pins(),
             cgroup: node.cgroup,
@@ -66,6 +75,8 @@ async fn agent(flags: AgentFlags) -> Result<()> {
             pods: flags.pod_interface,
         },
         source,
+        http: settings.http,
+        metrics,
     })
     .await?;
     Ok(())

@@ -12,10 +12,12 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::api::ApiNode;
-use proxy_model::{Change, Kind, Model, Object};
+use proxy_model::{Change, Kind, Model, NodePortAddresses, Object};
+use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -23,11 +25,14 @@ use tokio::sync::{mpsc, watch};
 use crate::apply::{self, Outcome};
 use crate::clock;
 use crate::error::chain;
+use crate::http;
 use crate::kernel::{
     self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot, Sweeper, Walk,
 };
+use crate::metrics::{Metrics, Scraper};
 use crate::report::Reported;
 use crate::source::{Changes, Source, SourceError};
+use crate::telemetry::Telemetry;
 
 /// Batches of changes that may wait while steps run; a source that is ahead waits for the kernel.
 const QUEUE: usize = 256;
@@ -36,12 +41,18 @@ const QUEUE: usize = 256;
 pub struct Options {
     /// Name of the own Node.
     pub node_name: String,
+    /// Which of the node's addresses serve node ports.
+    pub node_port_addresses: NodePortAddresses,
     /// What to load and where.
     pub kernel: kernel::Options,
     /// Which interfaces are what.
     pub rules: Rules,
     /// Where objects come from.
     pub source: Box<dyn Source>,
+    /// Where questions are answered.
+    pub http: http::Options,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Why the agent ends with an error.
@@ -64,6 +75,9 @@ pub enum RunError {
     /// Signals.
     #[error("listening to signals")]
     Signals(#[source] io::Error),
+    /// The thread that answers over HTTP.
+    #[error("starting to answer over HTTP")]
+    Http(#[source] io::Error),
     /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -82,10 +96,21 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     } = kernel::load(&options.kernel)?;
     tracing::debug!(?features, adopted, "kernel programs loaded");
     let interfaces = Interfaces::start(programs, options.rules).map_err(RunError::Interfaces)?;
-    let mut agent = Agent::new(options.node_name, maps, interfaces)?;
+    let telemetry = Telemetry::new(options.metrics, clock::monotonic());
+    let health = Arc::clone(&telemetry.health);
+    let scraper = Scraper::new(Arc::clone(&telemetry.metrics), maps.pins().clone());
+    let model = proxy_model::Options {
+        node_port_addresses: options.node_port_addresses,
+        // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
+        ..proxy_model::Options::new(options.node_name, SmallRng::from_os_rng().random())
+    };
+    let mut agent = Agent::new(model, maps, interfaces, telemetry)?;
     let mut inputs = Inputs::start(options.source, &agent)?;
+    http::start(options.http, health, scraper).map_err(RunError::Http)?;
     loop {
-        let mut news = match inputs.next(agent.model.next_wakeup()).await? {
+        let input = inputs.next(agent.model.next_wakeup()).await?;
+        agent.telemetry.began(clock::monotonic());
+        let mut news = match input {
             Input::Stop(signal) => {
                 tracing::info!("{signal}: the agent ends; the programs in the kernel go on serving");
                 return Ok(());
@@ -174,10 +199,16 @@ struct Agent {
     unconfigured: Option<String>,
     ready: bool,
     problems: Reported,
+    telemetry: Telemetry,
 }
 
 impl Agent {
-    fn new(node_name: String, maps: Maps, interfaces: Interfaces) -> Result<Self, RunError> {
+    fn new(
+        options: proxy_model::Options,
+        maps: Maps,
+        interfaces: Interfaces,
+        telemetry: Telemetry,
+    ) -> Result<Self, RunError> {
         let adopted = maps.adopt().map_err(RunError::Adopt)?;
         if !adopted.services.is_empty() {
             tracing::info!(
@@ -186,11 +217,8 @@ impl Agent {
                 adopted.backends.len(),
             );
         }
-        // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
-        let seed = rand::rngs::SmallRng::from_os_rng().random();
-        let options = proxy_model::Options::new(node_name.clone(), seed);
         Ok(Self {
-            node_name,
+            node_name: options.node_name.clone(),
             model: Model::new(options, adopted),
             maps,
             interfaces,
@@ -198,6 +226,7 @@ impl Agent {
             unconfigured: None,
             ready: false,
             problems: Reported::default(),
+            telemetry,
         })
     }
 
@@ -207,27 +236,30 @@ impl Agent {
         for change in changes {
             match &change {
                 Change::Replace(Kind::Node, objects) => {
-                    let mut own = objects.iter().filter_map(|object| self.own_addresses(object));
+                    let own = objects.iter().rev().find_map(|object| self.own_node(object));
                     // A complete list without it: there is nothing to wait for.
                     self.interfaces
-                        .set_node_addresses(own.next_back().unwrap_or_default());
+                        .set_node_addresses(own.map(internal_ips).unwrap_or_default());
+                    own.inspect(|node| self.telemetry.set_node(node));
                 }
                 Change::Put(object) => {
-                    if let Some(own) = self.own_addresses(object) {
-                        self.interfaces.set_node_addresses(own);
+                    // Its addresses tell which interfaces are uplinks.
+                    if let Some(own) = self.own_node(object) {
+                        self.interfaces.set_node_addresses(internal_ips(own));
+                        self.telemetry.set_node(own);
                     }
                 }
                 _ => {}
             }
+            self.telemetry.observe(&change);
             news |= self.model.observe(change);
         }
         news
     }
 
-    /// The Node's addresses tell which interfaces are uplinks.
-    fn own_addresses(&self, object: &Object) -> Option<BTreeSet<IpAddr>> {
+    fn own_node<'o>(&self, object: &'o Object) -> Option<&'o ApiNode> {
         match object {
-            Object::Node(node) if object.name().name == self.node_name => Some(internal_ips(node)),
+            Object::Node(node) if object.name().name == self.node_name => Some(node),
             _ => None,
         }
     }
@@ -269,10 +301,23 @@ impl Agent {
                 "plan applied"
             );
         }
+        let now = clock::monotonic();
+        self.telemetry.done(news, outcome, now);
         if news || outcome != Outcome::default() {
             self.report();
             self.say_ready();
         }
+        if self.telemetry.wants_counts(now) {
+            let (summary, problems) = (self.model.describe(), self.problems.len());
+            let interfaces = self.attached_interfaces();
+            let metrics = &self.telemetry.metrics;
+            metrics.counted(&summary, problems, interfaces, self.ready);
+        }
+    }
+
+    fn attached_interfaces(&self) -> usize {
+        let interfaces = self.attached.interfaces.iter();
+        interfaces.filter(|one| one.problem.is_none()).count()
     }
 
     fn report(&mut self) {
@@ -302,16 +347,11 @@ impl Agent {
             return;
         }
         self.ready = true;
-        let interfaces = self
-            .attached
-            .interfaces
-            .iter()
-            .filter(|one| one.problem.is_none())
-            .count();
         tracing::info!(
-            "ready services={} backends={} interfaces={interfaces}",
+            "ready services={} backends={} interfaces={}",
             summary.services,
             summary.backends,
+            self.attached_interfaces(),
         );
     }
 }

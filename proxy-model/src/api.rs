@@ -170,8 +170,22 @@ api! {
     pub struct ApiNode {
         /// `metadata`; the label `topology.kubernetes.io/zone` says where it is.
         pub metadata: Metadata,
+        /// `spec`.
+        pub spec: Option<NodeSpec>,
         /// `status`.
         pub status: Option<NodeStatus>,
+    }
+
+    /// `spec` of a Node.
+    pub struct NodeSpec {
+        /// What keeps pods away.
+        pub taints: Option<Vec<Taint>>,
+    }
+
+    /// A taint of a Node.
+    pub struct Taint {
+        /// Its name.
+        pub key: Option<String>,
     }
 
     /// `status` of a Node.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName, limits};
 
+use crate::node_ports::NodePortAddresses;
 use crate::object::{Kind, Object, ObjectName};
 
 /// News from a source.
@@ -47,6 +48,8 @@ pub struct Options {
     pub node_name: String,
     /// Random number: where cursors start, so that nodes do not herd.
     pub seed: u64,
+    /// Which of the node's addresses serve node ports.
+    pub node_port_addresses: NodePortAddresses,
     /// Sizes of the maps.
     pub limits: Limits,
 }
@@ -57,6 +60,7 @@ impl Options {
         Self {
             node_name: node_name.into(),
             seed,
+            node_port_addresses: NodePortAddresses::default(),
             limits: Limits::default(),
         }
     }

@@ -73,7 +73,7 @@ impl Model {
             ..Dirty::default()
         };
         Self {
-            objects: Objects::new(options.node_name.clone()),
+            objects: Objects::new(options.node_name.clone(), options.node_port_addresses.clone()),
             options,
             mirror,
             ports,

@@ -9,6 +9,7 @@ use crate::age::Created;
 use crate::api::{ApiEndpointSlice, ApiService};
 use crate::claims::Claims;
 use crate::node::Node;
+use crate::node_ports::NodePortAddresses;
 use crate::object::{Kind, Object, ObjectName, Problem};
 use crate::service::Service;
 use crate::slice::Slice;
@@ -49,11 +50,12 @@ pub struct Objects {
     claims: Claims,
     synced: BTreeSet<Kind>,
     names: HashMap<Kind, HashSet<ObjectName>>,
+    node_port_addresses: NodePortAddresses,
 }
 
 impl Objects {
     /// Nothing said yet.
-    pub fn new(node_name: String) -> Self {
+    pub fn new(node_name: String, node_port_addresses: NodePortAddresses) -> Self {
         Self {
             node_name,
             services: HashMap::new(),
@@ -65,6 +67,7 @@ impl Objects {
             claims: Claims::default(),
             synced: BTreeSet::new(),
             names: HashMap::new(),
+            node_port_addresses,
         }
     }
 
@@ -98,11 +101,14 @@ impl Objects {
         self.local.as_ref().is_some_and(|local| local.contains(&address))
     }
 
-    /// Whether node ports are served on a local address: the Node's `InternalIP`s, or all if the Node names none.
+    /// Whether node ports are served on a local address: as configured, or at the Node's `InternalIP`s, or at all if
+    /// the Node names none.
     pub fn serves_node_ports(&self, address: Ip) -> bool {
-        self.node
-            .as_ref()
-            .is_none_or(|node| node.addresses.is_empty() || node.addresses.contains(&address))
+        let named = || {
+            let node = self.node.as_ref();
+            node.is_none_or(|node| node.addresses.is_empty() || node.addresses.contains(&address))
+        };
+        self.node_port_addresses.includes(address).unwrap_or_else(named)
     }
 
     /// Whether complete lists of all kinds have been seen.
@@ -296,8 +302,13 @@ impl Objects {
         let elsewhere = self.local.as_ref().is_some_and(|local| !local.is_empty())
             && local.copied().all(|address| !self.serves_node_ports(address));
         if elsewhere {
-            let what = "none of its InternalIPs is on an interface here: node ports are not served; \
-                        correct the Node or --node-name";
+            let what = if self.node_port_addresses == NodePortAddresses::Primary {
+                "none of its InternalIPs is on an interface here: node ports are not served; correct the Node or \
+                 --node-name"
+            } else {
+                "no address of an interface here is in the ranges of nodePortAddresses: node ports are not served; \
+                 correct --nodeport-addresses or the file given with --config"
+            };
             problems.push(Problem::new(Kind::Node, &name, what));
         }
         problems

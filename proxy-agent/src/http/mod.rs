@@ -1,0 +1,56 @@
+//! What the agent answers over HTTP, in a thread of its own: neither does the agent's loop wait for a client, nor a
+//! client for the loop.
+//!
+//! ```text
+//!  0.0.0.0:10256     /healthz  /livez                        the kubelet, load balancers
+//!  127.0.0.1:10249   /metrics  /healthz  /proxyMode          Prometheus
+//! ```
+//!
+//! Ports, paths and answers are kube-proxy's. A port that is taken costs its answers and nothing else: it is tried again.
+
+mod listen;
+mod serve;
+
+pub use listen::{BindAddress, BindAddressError, HEALTHZ, METRICS};
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use crate::health::Health;
+use crate::metrics::Scraper;
+
+/// Where to answer, and from what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// For `/healthz` and `/livez`.
+    pub healthz: BindAddress,
+    /// For `/metrics`.
+    pub metrics: BindAddress,
+}
+
+/// Answers until the process ends.
+pub fn start(options: Options, health: Arc<Health>, scraper: Scraper) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // One scrape of the maps at a time.
+        .max_blocking_threads(1)
+        .build()?;
+    thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let scraper = Arc::new(scraper);
+        let probes = serve::Port {
+            what: "health checks",
+            flag: "--healthz-bind-address",
+            at: options.healthz.socket_or(HEALTHZ),
+            routes: serve::Routes::Health(health, scraper.shared_metrics()),
+        };
+        let metrics = serve::Port {
+            what: "metrics",
+            flag: "--metrics-bind-address",
+            at: options.metrics.socket_or(METRICS),
+            routes: serve::Routes::Metrics(scraper),
+        };
+        runtime.block_on(async { tokio::join!(probes.forever(), metrics.forever()) });
+    })?;
+    Ok(())
+}
