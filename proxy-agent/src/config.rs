@@ -74,7 +74,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct BpffsFlag {
     /// BPF file system that holds weir's maps and links
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_BPFFS)]
+    #[arg(long, value_name = "PATH", env = "WEIR_BPFFS", default_value = DEFAULT_BPFFS)]
     pub bpffs: PathBuf,
 }
 
@@ -271,6 +271,9 @@ pub struct CleanupFlags {
     /// Where the maps are.
     #[command(flatten)]
     pub bpffs: BpffsFlag,
+    /// When all is removed, wait for a signal: for a DaemonSet that cleans every node
+    #[arg(long)]
+    pub stay: bool,
 }
 
 #[cfg(test)]
