@@ -41,7 +41,7 @@ pub(crate) fn all() -> Result<()> {
 }
 
 /// Builds the kernel object.
-fn object() -> Result<()> {
+pub(crate) fn object() -> Result<()> {
     let compiler = KernelCompiler::find()?;
     shell::run(&mut compiler.cargo("build")?)?;
     publish().with_context(|| format!("copying the kernel object to {}", workspace::object().display()))

@@ -8,6 +8,7 @@ mod check;
 mod count;
 mod demo;
 mod docs;
+mod image;
 mod kernel_compiler;
 mod packages;
 mod shell;
@@ -37,6 +38,8 @@ enum Verb {
     Check(check::Args),
     /// Run the tests: all suites, or the ones named
     Test(test::Args),
+    /// Build the container image, target/image/weir.tar, without Docker
+    Image(image::Args),
     /// Render docs/maps.md from the map definitions
     Docs(docs::Args),
     /// Show weir at work: two nodes in network namespaces, with live traffic
@@ -62,6 +65,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Build(args) => build::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Image(args) => image::run(&args),
         Verb::Docs(args) => docs::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -1,5 +1,7 @@
 //! Rules for every text file.
 
+use std::path::Path;
+
 use super::Finding;
 use crate::source::File;
 
@@ -8,7 +10,7 @@ const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat
 
 pub(super) fn check(file: &File) -> Vec<Finding> {
     // Not ours to format.
-    if file.path.starts_with("LICENSE") || file.path == "Cargo.lock" {
+    if file.path.starts_with("LICENSE") || ["Cargo.lock", "go.sum"].iter().any(|lock| file.path.ends_with(lock)) {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -16,7 +18,7 @@ pub(super) fn check(file: &File) -> Vec<Finding> {
         if line.ends_with([' ', '\t', '\r']) {
             findings.push(Finding::new(file, at, "space at the end of the line"));
         }
-        if line.contains('\t') {
+        if line.contains('\t') && !is_go(file) {
             findings.push(Finding::new(file, at, "tab"));
         }
         if let Some(word) = UNFINISHED.iter().find(|word| has_word(line, word)) {
@@ -31,6 +33,12 @@ pub(super) fn check(file: &File) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Go's own format has tabs.
+fn is_go(file: &File) -> bool {
+    let name = file.path.rsplit('/').next().unwrap_or_default();
+    name == "go.mod" || Path::new(name).extension().is_some_and(|extension| extension == "go")
 }
 
 fn has_word(line: &str, word: &str) -> bool {
@@ -58,6 +66,17 @@ mod tests {
     fn blanks() {
         assert!(lines("clean\n").is_empty());
         assert_eq!(lines("a \nb\tc\nd"), [1, 2, 3]);
+    }
+
+    #[test]
+    fn tabs_are_for_go() {
+        let file = |path: &str| File {
+            path: path.to_owned(),
+            text: "\ta\n".to_owned(),
+        };
+        assert_eq!(check(&file("a.rs")).len(), 1);
+        assert!(check(&file("tests/go.mod")).is_empty());
+        assert!(check(&file("tests/a.go")).is_empty());
     }
 
     #[test]
