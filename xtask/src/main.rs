@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod check;
+mod cluster;
 mod count;
 mod demo;
 mod docs;
@@ -44,6 +45,8 @@ enum Verb {
     Docs(docs::Args),
     /// Show weir at work: two nodes in network namespaces, with live traffic
     Demo(demo::Args),
+    /// A real Kubernetes in network namespaces, with weir or kube-proxy
+    Cluster(cluster::Args),
     /// Measure, as benches/README.md describes
     Bench(bench::Args),
     /// What the pipeline runs: check, then test with nothing skipped
@@ -68,6 +71,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Image(args) => image::run(&args),
         Verb::Docs(args) => docs::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Cluster(args) => cluster::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Ci => ci(),
     }

@@ -6,20 +6,30 @@ use anyhow::{Result, bail};
 
 use crate::shell;
 
-/// Command → Debian package.
+/// Command → Debian package. A command that is in no search path is given with its folder.
 const PACKAGES: &[(&str, &str)] = &[
+    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("bpftool", "bpftool"),
+    ("busybox", "busybox-static"),
     ("cc", "gcc"),
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("curl", "curl"),
+    ("dig", "bind9-dnsutils"),
     ("ethtool", "ethtool"),
     ("g++", "g++"),
     ("ip", "iproute2"),
+    ("iperf", "iperf"),
     ("iptables", "iptables"),
+    ("nc.openbsd", "netcat-openbsd"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
+    ("runc", "runc"),
     ("strace", "strace"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("wget", "wget"),
 ];
 
 /// Sees to it that these commands exist.
@@ -61,7 +71,8 @@ pub(crate) fn search_path() -> std::ffi::OsString {
     path
 }
 
-fn find(command: &str) -> Option<PathBuf> {
+/// Where a command is.
+pub(crate) fn find(command: &str) -> Option<PathBuf> {
     std::env::split_paths(&search_path())
         .map(|folder| folder.join(command))
         .find(|path| path.is_file())

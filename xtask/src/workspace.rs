@@ -26,6 +26,20 @@ pub(crate) fn tools() -> PathBuf {
     }
 }
 
+/// What takes long to build and serves every work tree of this user: `WEIR_CACHE`, else the user's cache folder.
+pub(crate) fn cache() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("WEIR_CACHE") {
+        return Ok(root().join(dir));
+    }
+    let user = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(dir) => PathBuf::from(dir),
+        None => std::env::home_dir()
+            .context("no folder for the cache: set HOME, XDG_CACHE_HOME or WEIR_CACHE")?
+            .join(".cache"),
+    };
+    Ok(user.join("weir"))
+}
+
 /// The kernel object that `build` makes.
 pub(crate) fn object() -> PathBuf {
     target().join("weir.bpf.o")

@@ -12,6 +12,9 @@ use crate::clock;
 /// Where labs keep their logs, manifests and mounts.
 pub(crate) const RUN: &str = "/run/weir-lab";
 
+/// Where labs keep what is too big for the memory that `/run` usually is.
+pub(crate) const DISK: &str = "/var/lib/weir-lab";
+
 /// The mount point of the cgroup v2 hierarchy, mounted by us if nobody did.
 pub(crate) fn cgroup2_root() -> Result<PathBuf> {
     if let Some(path) = mount_points()?.into_iter().find(|mount| mount.kind == "cgroup2") {
@@ -23,6 +26,43 @@ pub(crate) fn cgroup2_root() -> Result<PathBuf> {
     mount("cgroup2", &scratch, "cgroup2", MountFlags::empty(), None)
         .context("no cgroup2 hierarchy is mounted, and it cannot be mounted here")?;
     Ok(scratch)
+}
+
+/// The mount points of all cgroup hierarchies, version 2 first.
+pub(crate) fn cgroup_roots() -> Result<Vec<PathBuf>> {
+    let mut roots = vec![cgroup2_root()?];
+    roots.extend(cgroup1_roots()?);
+    Ok(roots)
+}
+
+/// The mount points of the cgroup v1 hierarchies, usually one for each controller; none on most machines of today.
+pub(crate) fn cgroup1_roots() -> Result<Vec<PathBuf>> {
+    let mounts = mount_points()?.into_iter();
+    Ok(mounts
+        .filter(|mount| mount.kind == "cgroup")
+        .map(|mount| mount.path)
+        .collect())
+}
+
+/// Makes a directory in a cgroup v1 hierarchy, and those above it, so that processes can be put into it.
+pub(crate) fn make_cgroup1(root: &Path, path: &Path) -> Result<()> {
+    let mut dir = root.to_owned();
+    for part in path {
+        let above = dir.clone();
+        dir.push(part);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        // A cpuset begins empty and takes no process.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(all) = fs::read_to_string(above.join(file)) {
+                fs::write(dir.join(file), all.trim())
+                    .with_context(|| format!("cannot set {file} of {}", dir.display()))?;
+            }
+        }
+        if dir.join("cgroup.clone_children").exists() {
+            let _ = fs::write(dir.join("cgroup.clone_children"), "1");
+        }
+    }
+    Ok(())
 }
 
 /// Mounts a bpffs of its own on `path`.

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::host::{Host, HostPaths};
-use crate::kernel_fs::{RUN, cgroup2_root, remove_cgroup, remove_tree};
+use crate::kernel_fs::{
+    DISK, RUN, cgroup_roots, cgroup1_roots, cgroup2_root, make_cgroup1, remove_cgroup, remove_tree,
+};
 use crate::node::{Node, NodeOptions};
 use crate::{Netns, netns, root, signals, sweep};
 
@@ -50,6 +52,32 @@ impl Lab {
     /// A folder for files of the lab's user; goes with the lab.
     pub fn dir(&self) -> &Path {
         &self.world.dir
+    }
+
+    /// A folder for big files of the lab's user, on the disk; goes with the lab.
+    pub fn disk(&self) -> Result<PathBuf> {
+        let path = Path::new(DISK).join(self.id());
+        self.world.while_alive(|_| {
+            fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))
+        })?;
+        Ok(path)
+    }
+
+    /// Makes the directory that a machine has in the cgroup v2 hierarchy in those of version 1 as well, for programs
+    /// that put others there; whether this machine has any.
+    pub fn make_cgroups1(&self, host: &Host) -> Result<bool> {
+        let root = cgroup2_root()?;
+        let path = host.cgroup().strip_prefix(&root)?;
+        let roots = cgroup1_roots()?;
+        self.world
+            .while_alive(|_| roots.iter().try_for_each(|root| make_cgroup1(root, path)))?;
+        Ok(!roots.is_empty())
+    }
+
+    /// A machine's directory relative to the root of any cgroup hierarchy: `/weir-lab-PREFIX-PID/NAME`.
+    pub fn cgroup_path(&self, host: &Host) -> Result<PathBuf> {
+        let root = cgroup2_root()?;
+        Ok(Path::new("/").join(host.cgroup().strip_prefix(root)?))
     }
 
     /// A switch: a namespace with a bridge. Asking again gives the same one.
@@ -123,7 +151,7 @@ impl World {
         };
         let world = Self {
             dir: Path::new(RUN).join(&id),
-            cgroup: cgroup2_root()?.join(format!("weir-lab-{id}")),
+            cgroup: cgroup2_root()?.join(cgroup_name(&id)),
             id,
             netns: Mutex::new(Some(Vec::new())),
             switches: Mutex::default(),
@@ -211,12 +239,21 @@ impl World {
         let Some(names) = lock(&self.netns).take() else {
             return Ok(());
         };
+        // First the one that holds the processes.
         let mut result = remove_cgroup(&self.cgroup);
+        for root in cgroup_roots()? {
+            result = result.and(remove_cgroup(&root.join(cgroup_name(&self.id))));
+        }
         for name in names {
             result = result.and(netns::remove(&name));
         }
-        result.and(remove_tree(&self.dir))
+        let disk = remove_tree(&Path::new(DISK).join(&self.id));
+        result.and(remove_tree(&self.dir)).and(disk)
     }
+}
+
+fn cgroup_name(id: &str) -> String {
+    format!("weir-lab-{id}")
 }
 
 /// The labs of this process, for the thread that waits for signals.

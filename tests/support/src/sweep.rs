@@ -5,18 +5,20 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::kernel_fs::{RUN, cgroup2_root, remove_cgroup, remove_tree};
+use crate::kernel_fs::{DISK, RUN, cgroup_roots, remove_cgroup, remove_tree};
 use crate::netns;
 
 /// Removes processes, cgroups, namespaces, mounts and files of labs with this prefix whose process is dead.
 pub fn sweep(prefix: &str) -> Result<()> {
     let mut result = Ok(());
-    for name in names(&cgroup2_root()?) {
-        let dead = name
-            .strip_prefix("weir-lab-")
-            .is_some_and(|id| is_dead(prefix, id));
-        if dead && let Ok(root) = cgroup2_root() {
-            result = result.and(remove_cgroup(&root.join(&name)));
+    for root in cgroup_roots()? {
+        for name in names(&root) {
+            let dead = name
+                .strip_prefix("weir-lab-")
+                .is_some_and(|id| is_dead(prefix, id));
+            if dead {
+                result = result.and(remove_cgroup(&root.join(&name)));
+            }
         }
     }
     for name in names(Path::new(netns::NAMES)) {
@@ -24,9 +26,11 @@ pub fn sweep(prefix: &str) -> Result<()> {
             result = result.and(netns::remove(&name));
         }
     }
-    for name in names(Path::new(RUN)) {
-        if is_dead(prefix, &name) {
-            result = result.and(remove_tree(&Path::new(RUN).join(name)));
+    for folder in [RUN, DISK].map(Path::new) {
+        for name in names(folder) {
+            if is_dead(prefix, &name) {
+                result = result.and(remove_tree(&folder.join(&name)));
+            }
         }
     }
     result

@@ -1,0 +1,271 @@
+//! Container images without a container tool: one layer, written as a docker archive that `ctr images import` reads.
+//!
+//! The same content gives the same bytes: no times, no users, files in the order of their paths.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+use super::programs::hex;
+
+/// What is at a path of an image.
+enum Content {
+    Folder(u32),
+    File(PathBuf),
+    Text(String),
+    Link(String),
+}
+
+/// An image that is being put together.
+pub(super) struct Image {
+    name: String,
+    content: BTreeMap<String, Content>,
+    entrypoint: Vec<String>,
+    cmd: Vec<String>,
+}
+
+impl Image {
+    /// An empty image called `NAME:TAG`.
+    pub(super) fn new(name: impl Into<String>, entrypoint: &[&str]) -> Self {
+        Self {
+            name: name.into(),
+            content: BTreeMap::new(),
+            entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
+            cmd: Vec::new(),
+        }
+    }
+
+    /// Arguments if a pod gives none.
+    pub(super) fn cmd(mut self, cmd: &[&str]) -> Self {
+        self.cmd = cmd.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// A folder with this mode; the folders of files come by themselves.
+    pub(super) fn folder(&mut self, path: &str, mode: u32) {
+        self.put(path, Content::Folder(mode));
+    }
+
+    /// A file that everybody may run.
+    pub(super) fn file(&mut self, path: &str, from: &Path) {
+        self.put(path, Content::File(from.to_owned()));
+    }
+
+    /// A small file.
+    pub(super) fn text(&mut self, path: &str, text: &str) {
+        self.put(path, Content::Text(text.to_owned()));
+    }
+
+    /// A symbolic link.
+    pub(super) fn link(&mut self, path: &str, to: &str) {
+        self.put(path, Content::Link(to.to_owned()));
+    }
+
+    fn put(&mut self, path: &str, content: Content) {
+        let path = path.trim_start_matches('/');
+        for (at, _) in path.match_indices('/') {
+            let parent = path.get(..at).unwrap_or_default().to_owned();
+            self.content.entry(parent).or_insert(Content::Folder(0o755));
+        }
+        self.content.insert(path.to_owned(), content);
+    }
+
+    /// Changes when anything in the image does. A file counts by its path, size and time, as for make.
+    pub(super) fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(format!("1 {} {:?} {:?}", self.name, self.entrypoint, self.cmd));
+        for (path, content) in &self.content {
+            let line = match content {
+                Content::Folder(mode) => format!("\n{path} {mode:o}"),
+                Content::Text(text) => format!("\n{path} {text:?}"),
+                Content::Link(to) => format!("\n{path} -> {to}"),
+                Content::File(from) => {
+                    let facts = fs::metadata(from).with_context(|| cannot_read(from))?;
+                    format!("\n{path} {} {:?}", facts.len(), facts.modified()?)
+                }
+            };
+            hash.update(line);
+        }
+        Ok(hex(&hash.finalize(), 16))
+    }
+
+    /// Writes the archive; it appears at `target` when it is whole.
+    pub(super) fn write(&self, target: &Path) -> Result<()> {
+        let layer_file = target.with_extension("layer");
+        let layer = self.write_layer(&layer_file)?;
+        let config = self.config(&layer).to_string();
+        let config_name = format!("{}.json", hex(&Sha256::digest(&config), 64));
+        let layer_name = format!("{layer}/layer.tar");
+        let manifest = json!([{ "Config": config_name, "RepoTags": [self.name], "Layers": [layer_name] }]);
+        let draft = target.with_extension("new");
+        let file = File::create(&draft).with_context(|| format!("cannot create {}", draft.display()))?;
+        let mut archive = Builder::new(BufWriter::new(file));
+        append(&mut archive, &config_name, config.as_bytes())?;
+        append(&mut archive, "manifest.json", manifest.to_string().as_bytes())?;
+        append_file(&mut archive, &layer_name, &layer_file, 0o644)?;
+        archive.into_inner()?.flush()?;
+        fs::remove_file(&layer_file)?;
+        Ok(fs::rename(draft, target)?)
+    }
+
+    /// Writes the files as a tar, and returns its hash.
+    fn write_layer(&self, path: &Path) -> Result<String> {
+        let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let mut layer = Builder::new(Hashing {
+            inner: BufWriter::new(file),
+            hash: Sha256::new(),
+        });
+        for (path, content) in &self.content {
+            match content {
+                Content::Folder(mode) => {
+                    let mut header = header(EntryType::Directory, 0, *mode);
+                    layer.append_data(&mut header, format!("{path}/"), std::io::empty())?;
+                }
+                Content::File(from) => append_file(&mut layer, path, from, 0o755)?,
+                Content::Text(text) => append(&mut layer, path, text.as_bytes())?,
+                Content::Link(to) => {
+                    layer.append_link(&mut header(EntryType::Symlink, 0, 0o777), path, to)?;
+                }
+            }
+        }
+        let mut written = layer.into_inner()?;
+        written.inner.flush()?;
+        Ok(hex(&written.hash.finalize(), 64))
+    }
+
+    fn config(&self, layer: &str) -> Value {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "Entrypoint": self.entrypoint,
+                "Cmd": self.cmd,
+            },
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
+        })
+    }
+}
+
+fn header(kind: EntryType, size: u64, mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}
+
+fn append(archive: &mut Builder<impl Write>, path: &str, bytes: &[u8]) -> Result<()> {
+    let size = u64::try_from(bytes.len())?;
+    Ok(archive.append_data(&mut header(EntryType::Regular, size, 0o644), path, bytes)?)
+}
+
+fn append_file(archive: &mut Builder<impl Write>, path: &str, from: &Path, mode: u32) -> Result<()> {
+    let file = File::open(from).with_context(|| cannot_read(from))?;
+    let size = file.metadata()?.len();
+    // Never more than the header says, should the file grow meanwhile.
+    let bytes = BufReader::new(file).take(size);
+    Ok(archive.append_data(&mut header(EntryType::Regular, size, mode), path, bytes)?)
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read {}", path.display())
+}
+
+/// Hashes what passes.
+struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn image() -> Image {
+        let mut image = Image::new("a.test/b:1", &["/bin/b"]).cmd(&["c"]);
+        image.text("/etc/hosts", "127.0.0.1 localhost\n");
+        image.link("/bin/sh", "b");
+        image.folder("/tmp", 0o1777);
+        image
+    }
+
+    /// Paths and texts of a tar.
+    fn read(bytes: &[u8]) -> Vec<(String, String)> {
+        let mut archive = tar::Archive::new(Cursor::new(bytes));
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text).unwrap();
+            (path, String::from_utf8_lossy(&text).into_owned())
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn an_archive_says_what_it_holds_and_twice_the_same() {
+        let folder = std::env::temp_dir().join(format!("weir-archive-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let target = folder.join("b.tar");
+        image().write(&target).unwrap();
+        let first = fs::read(&target).unwrap();
+        image().write(&target).unwrap();
+        assert_eq!(first, fs::read(&target).unwrap());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "drafts stay behind");
+        fs::remove_dir_all(&folder).unwrap();
+
+        let entries = read(&first);
+        let manifest: Value = serde_json::from_str(&entries[1].1).unwrap();
+        assert_eq!(manifest[0]["RepoTags"][0], "a.test/b:1");
+        assert_eq!(manifest[0]["Config"], entries[0].0.as_str());
+        assert_eq!(manifest[0]["Layers"][0], entries[2].0.as_str());
+        let config: Value = serde_json::from_str(&entries[0].1).unwrap();
+        assert_eq!(config["config"]["Entrypoint"][0], "/bin/b");
+        let layer = entries[2].0.strip_suffix("/layer.tar").unwrap();
+        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{layer}"));
+    }
+
+    #[test]
+    fn folders_come_before_what_is_in_them() {
+        let paths: Vec<_> = image().content.keys().cloned().collect();
+        assert_eq!(paths, ["bin", "bin/sh", "etc", "etc/hosts", "tmp"]);
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_content() {
+        let before = image().fingerprint().unwrap();
+        assert_eq!(before, image().fingerprint().unwrap());
+        let mut other = image();
+        other.text("/etc/hosts", "");
+        assert_ne!(before, other.fingerprint().unwrap());
+    }
+}

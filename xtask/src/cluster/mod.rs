@@ -1,0 +1,102 @@
+//! `cluster`: a real Kubernetes on one machine, in network namespaces.
+//!
+//! ```text
+//! up ─▶ programs, images (cached) ─▶ serve, a process that stays ─▶ lab ─▶ control plane ─▶ nodes ─▶ DNS, proxy
+//! down ─▶ ends that process, with which everything goes
+//! ```
+//!
+//! docs/cluster.md says how to use it.
+
+mod addons;
+mod archive;
+mod control_plane;
+mod forward;
+mod images;
+mod init;
+mod kubectl;
+mod node;
+mod options;
+mod pki;
+mod programs;
+mod running;
+mod serve;
+mod show;
+mod state;
+mod up;
+mod wait;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+pub(crate) use options::{Options, Proxy};
+pub(crate) use state::State;
+
+/// What `cluster` is asked.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start a cluster, which stays until `down`
+    Up(Options),
+    /// End the cluster, and remove all that it made
+    Down,
+    /// Say what runs
+    Status,
+    /// Print the path of the kubeconfig: `export KUBECONFIG=$(./x cluster kubeconfig)`
+    Kubeconfig,
+    /// Run the kubectl that belongs to the cluster
+    Kubectl {
+        /// What to tell it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run a command on a node, a shell without one
+    Shell {
+        /// `n1`, `n2` and so on
+        node: String,
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Build the programs and the images into the cache, and do nothing else
+    Build {
+        /// Kubernetes' end-to-end tests as well
+        #[arg(long)]
+        e2e: bool,
+    },
+    /// The process that holds a cluster
+    #[command(hide = true)]
+    Serve(Options),
+    /// Process 1 of a node
+    #[command(hide = true)]
+    NodeInit(init::Args),
+}
+
+/// Does what `args` ask for.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.verb {
+        Verb::Up(options) => up::up(*options),
+        Verb::Down => up::down(),
+        Verb::Status => show::status(),
+        Verb::Kubeconfig => show::kubeconfig(),
+        Verb::Kubectl { args } => show::kubectl(args),
+        Verb::Shell { node, command } => show::shell(node, command),
+        Verb::Build { e2e } => up::parts(*e2e).map(drop),
+        Verb::Serve(options) => serve::run(*options),
+        Verb::NodeInit(args) => init::run(args),
+    }
+}
+
+/// Starts a cluster, unless one that is as asked for runs already.
+pub(crate) fn up(options: Options) -> Result<()> {
+    up::up(options)
+}
+
+/// Ends the cluster.
+pub(crate) fn down() -> Result<()> {
+    up::down()
+}

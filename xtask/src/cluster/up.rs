@@ -1,0 +1,148 @@
+//! `up` and `down`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use weir_lab::clock;
+
+use super::options::Options;
+use super::programs::Programs;
+use super::running::{PREFIX, Parts};
+use super::serve::READY;
+use super::state::{State, folder};
+use super::{images, wait};
+use crate::{packages, shell};
+
+/// Commands that a cluster runs.
+const NEEDED: [&str; 8] = [
+    "/usr/lib/cni/ptp",
+    "containerd",
+    "ctr",
+    "ip",
+    "iptables",
+    "nft",
+    "nsenter",
+    "runc",
+];
+
+/// How long the end may take before it is forced.
+const END: Duration = Duration::from_secs(30);
+
+/// Builds what is not in the cache.
+pub(super) fn parts(with_e2e: bool) -> Result<Parts> {
+    packages::need(&images::NEEDED)?;
+    let programs = Programs::ensure(with_e2e)?;
+    let images = images::ensure(&programs)?;
+    Ok(Parts { programs, images })
+}
+
+pub(super) fn up(options: Options) -> Result<()> {
+    if let Some(state) = State::read()? {
+        return already(&state, options);
+    }
+    if let Some(reason) = weir_lab::missing() {
+        bail!("the cluster lives in network namespaces of this machine: {reason}");
+    }
+    packages::need(&NEEDED)?;
+    parts(false)?;
+    eprintln!(
+        "x: starting {} nodes with proxy {}",
+        options.nodes,
+        options.proxy.name()
+    );
+    let (result, took) = shell::timed(|| start(options));
+    result?;
+    let state = State::need()?;
+    eprintln!("x: the cluster is up after {:.1} s", took.as_secs_f32());
+    eprintln!("   export KUBECONFIG={}", state.facts.kubeconfig.display());
+    eprintln!("   {} get nodes -o wide", state.facts.kubectl.display());
+    Ok(())
+}
+
+fn already(state: &State, options: Options) -> Result<()> {
+    let runs = state.facts.options;
+    if runs != options {
+        bail!(
+            "another cluster is up, started with {}: `./x cluster down` ends it",
+            runs.to_args().join(" ")
+        );
+    }
+    eprintln!(
+        "x: the cluster is already up: export KUBECONFIG={}",
+        state.facts.kubeconfig.display()
+    );
+    Ok(())
+}
+
+/// Starts the process that holds the cluster, and passes on what it says until it is ready.
+fn start(options: Options) -> Result<()> {
+    let log = folder()?.join("serve.log");
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(own);
+    command
+        .args(["cluster", "serve"])
+        .args(options.to_args())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?);
+    let mut child = command
+        .spawn()
+        .context("cannot start the process that holds the cluster")?;
+    pass_signals(&child)?;
+    let said = child.stdout.take().context("it says nothing")?;
+    for line in BufReader::new(said).lines().map_while(Result::ok) {
+        if line == READY {
+            return Ok(());
+        }
+        shell::say(&line);
+    }
+    let status = child.wait()?;
+    bail!("the cluster did not come up ({status}); {}", wait::tail(&log));
+}
+
+/// A Ctrl-C ends the cluster that is being started; what is read from it ends with that, and so does `up`.
+fn pass_signals(child: &Child) -> Result<()> {
+    let holder = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            eprintln!("\nx: stopping: cleaning up");
+            if let Some(holder) = holder {
+                let _ = rustix::process::kill_process(holder, Signal::TERM);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Ends the cluster, and removes what a killed one left. Nothing to end is no error.
+pub(super) fn down() -> Result<()> {
+    let state = State::read()?;
+    if let Some(state) = &state {
+        let (ended, took) = shell::timed(|| {
+            state.holder.signal(Signal::TERM);
+            clock::wait_until(END, || !state.holder.is_alive())
+        });
+        if !ended {
+            eprintln!("x: the cluster does not end: killing it");
+            state.holder.signal(Signal::KILL);
+            clock::wait_until(END, || !state.holder.is_alive());
+        }
+        eprintln!("x: the cluster has ended after {:.1} s", took.as_secs_f32());
+    }
+    State::forget();
+    if weir_lab::missing().is_none() {
+        weir_lab::sweep(PREFIX)?;
+    }
+    if state.is_none() {
+        eprintln!("x: no cluster is up");
+    }
+    Ok(())
+}
