@@ -1,16 +1,15 @@
 //! What every cluster has on top of its nodes: CoreDNS, and somebody who implements Services.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::images;
 use super::kubectl::Kubectl;
 use super::node::ClusterNode;
-use super::options::{DNS_SERVICE, Options, Proxy, node_name};
+use super::options::{DNS_SERVICE, Options, node_name};
 use super::programs::Programs;
 use super::running::Cluster;
 use super::wait::Part;

@@ -115,7 +115,7 @@ fn api_server(programs: &Programs, host: &Host, options: Options, pki: &Pki) -> 
         file("tls-cert-file", "apiserver.crt"),
         file("tls-private-key-file", "apiserver.key"),
         file("client-ca-file", "ca.crt"),
-        file("service-account-key-file", "sa.key"),
+        file("service-account-key-file", "sa.pub"),
         file("service-account-signing-key-file", "sa.key"),
         file("kubelet-client-certificate", "apiserver-kubelet.crt"),
         file("kubelet-client-key", "apiserver-kubelet.key"),

@@ -173,10 +173,7 @@ fn add_name_resolution(image: &mut Image) {
 fn kubernetes_file(programs: &Programs, folder: &str, name: &str) -> Result<String> {
     let kept = programs.path("../share").join(name);
     if !kept.exists() {
-        let mut go = shell::command("go", ["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]);
-        go.current_dir(workspace::root().join("tests/cluster/kubernetes"))
-            .env("PATH", packages::search_path());
-        let sources = PathBuf::from(shell::output(&mut go)?);
+        let sources = super::programs::sources("kubernetes", "k8s.io/kubernetes")?;
         let text = fs::read(sources.join(folder).join(name))?;
         fs::create_dir_all(kept.parent().context("a file has a folder")?)?;
         fs::write(&kept, text)?;

@@ -129,7 +129,9 @@ impl Pki {
         pki.front_proxy
             .client("front-proxy", "front-proxy-client", None)?;
         // Signs the tokens of service accounts.
-        write(&pki.path("sa.key"), &KeyPair::generate()?.serialize_pem())?;
+        let key = KeyPair::generate()?;
+        write(&pki.path("sa.key"), &key.serialize_pem())?;
+        write(&pki.path("sa.pub"), &key.public_key_pem())?;
         Ok(pki)
     }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::{packages, shell, workspace};
@@ -82,7 +82,7 @@ impl Programs {
             .filter(|program| !programs.path(program.name).exists())
             .collect();
         if !missing.is_empty() {
-            need_go()?;
+            find_go()?;
         }
         for (at, program) in (1..).zip(&missing) {
             eprintln!(
@@ -118,6 +118,13 @@ pub(super) fn version(module: &str, dependency: &str) -> Result<String> {
     find_version(&text, dependency)
         .map(str::to_owned)
         .with_context(|| format!("tests/cluster/{module}/go.mod requires no {dependency}"))
+}
+
+/// The folder with the sources of a module's dependency.
+pub(super) fn sources(module: &str, dependency: &str) -> Result<PathBuf> {
+    let module = format!("tests/cluster/{module}");
+    let mut go = shell::command(find_go()?, ["list", "-C", &module]);
+    Ok(shell::output(go.args(["-m", "-f", "{{.Dir}}", dependency]))?.into())
 }
 
 fn find_version<'a>(go_mod: &'a str, dependency: &str) -> Option<&'a str> {
@@ -169,12 +176,10 @@ fn linker_flags() -> Result<String> {
     Ok(format!("-s -w {}", facts.join(" ")))
 }
 
-fn need_go() -> Result<()> {
-    ensure!(
-        packages::find("go").is_some(),
-        "the cluster's programs are built from source, which needs Go 1.26: install it from https://go.dev/dl"
-    );
-    Ok(())
+fn find_go() -> Result<PathBuf> {
+    packages::find("go").context(
+        "the cluster's programs are built from source, which needs Go 1.26: install it from https://go.dev/dl",
+    )
 }
 
 fn build(program: &Program, target: &Path) -> Result<()> {
@@ -195,18 +200,18 @@ fn build(program: &Program, target: &Path) -> Result<()> {
 }
 
 fn go_build(program: &Program, draft: &Path) -> Result<Command> {
-    let mut go = shell::command("go", [] as [&str; 0]);
-    go.current_dir(workspace::root().join("tests/cluster").join(program.module))
-        .env("PATH", packages::search_path())
+    // A test binary is what the end-to-end tests are.
+    let (verb, only_compile) = if program.name.ends_with(".test") {
+        ("test", Some("-c"))
+    } else {
+        ("build", None)
+    };
+    let module = format!("tests/cluster/{}", program.module);
+    let mut go = shell::command(find_go()?, [verb, "-C", &module]);
+    go.args(only_compile)
         .env("CGO_ENABLED", "0")
         // What a developer has set for himself would build another program.
         .env_remove("GOFLAGS");
-    // A test binary is what the end-to-end tests are.
-    if program.name.ends_with(".test") {
-        go.args(["test", "-c"]);
-    } else {
-        go.arg("build");
-    }
     go.args(FLAGS).args(["-ldflags", &linker_flags()?, "-o"]);
     go.arg(draft).arg(program.package);
     Ok(go)
