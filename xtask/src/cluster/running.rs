@@ -143,7 +143,6 @@ impl Cluster {
     fn finish(&mut self, parts: &Parts, options: Options, say: &mut impl FnMut(&str)) -> Result<()> {
         self.control_plane.wait_for_controllers()?;
         let kubectl = &self.control_plane.kubectl;
-        addons::deploy_dns(kubectl, options)?;
         let first = self.nodes.first().context("a cluster has nodes")?;
         let registered = self.nodes.iter().all(|node| {
             let name = node.node.name();
@@ -156,6 +155,8 @@ impl Cluster {
             .wait_for_nodes(options.nodes, PATIENCE, &first.kubelet_log())
             .with_context(|| super::wait::tail(&first.init.log()))?;
         say(&format!("{} nodes ready", options.nodes));
+        // Not before, or all of its pods go to the node that is ready first.
+        addons::deploy_dns(kubectl, options)?;
         self.proxies = addons::start_proxy(&parts.programs, self, options)?;
         if options.proxy != super::options::Proxy::None {
             say(&format!("{} started", options.proxy.name()));
