@@ -81,8 +81,6 @@ fn kube_proxy(
     let path = folder.join(format!("kube-proxy-{name}.json"));
     fs::write(&path, config.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
     let mut command = node.command(&programs.path("kube-proxy"))?;
-    command
-        .arg(format!("--config={}", path.display()))
-        .arg("-v=2");
+    command.arg(format!("--config={}", path.display())).arg("-v=2");
     Part::start("kube-proxy", &node.node, command)
 }

@@ -57,11 +57,7 @@ impl ControlPlane {
             host,
             controller_manager(programs, options, &pki)?,
         )?);
-        parts.push(Part::start(
-            "kube-scheduler",
-            host,
-            scheduler(programs, &pki)?,
-        )?);
+        parts.push(Part::start("kube-scheduler", host, scheduler(programs, &pki)?)?);
         Ok(Self {
             pki,
             kubectl,

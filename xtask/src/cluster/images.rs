@@ -30,8 +30,22 @@ pub(super) fn coredns() -> Result<String> {
 
 /// Debian's commands that are put into the agnhost image, where upstream's has Alpine's.
 const TOOLS: [&str; 16] = [
-    "bash", "curl", "dash", "dig", "getent", "hostname", "ip", "iperf", "nc.openbsd", "ss", "timeout", "wget",
-    "nslookup", "stat", "id", "env",
+    "bash",
+    "curl",
+    "dash",
+    "dig",
+    "getent",
+    "hostname",
+    "ip",
+    "iperf",
+    "nc.openbsd",
+    "ss",
+    "timeout",
+    "wget",
+    "nslookup",
+    "stat",
+    "id",
+    "env",
 ];
 
 /// Commands whose packages are needed to build the images.
@@ -91,7 +105,10 @@ fn agnhost_image(programs: &Programs) -> Result<Image> {
     image.file("/agnhost", &programs.path("agnhost"));
     image.link("/agnhost-2", "agnhost");
     for name in ["localhost.crt", "localhost.key"] {
-        image.text(name, &kubernetes_file(programs, "test/images/agnhost/porter", name)?);
+        image.text(
+            name,
+            &kubernetes_file(programs, "test/images/agnhost/porter", name)?,
+        );
     }
     users(&mut image);
     add_busybox(&mut image)?;

@@ -158,10 +158,7 @@ impl Service {
     }
 
     fn start(&mut self) -> Result<()> {
-        let (program, args) = self
-            .command
-            .split_first()
-            .context("a service has a command")?;
+        let (program, args) = self.command.split_first().context("a service has a command")?;
         let log = File::options()
             .create(true)
             .append(true)

@@ -66,9 +66,7 @@ impl ClusterNode {
         let authority = fs::read(control_plane.pki.cluster.certificate())?;
         fs::write(self.folder.join("ca.crt"), authority)?;
         let user = format!("system:node:{name}");
-        let kubeconfig = control_plane
-            .pki
-            .kubeconfig(&name, &user, Some("system:nodes"))?;
+        let kubeconfig = control_plane.pki.kubeconfig(&name, &user, Some("system:nodes"))?;
         // Whole at once: the node waits for the file to be there.
         let draft = self.folder.join("kubeconfig.new");
         fs::copy(kubeconfig, &draft)?;
@@ -102,7 +100,14 @@ impl ClusterNode {
 /// `nsenter` into all that is a node's own.
 pub(super) fn enter(init: u32) -> Command {
     let mut command = Command::new("nsenter");
-    command.args(["--target", &init.to_string(), "--mount", "--pid", "--net", "--uts"]);
+    command.args([
+        "--target",
+        &init.to_string(),
+        "--mount",
+        "--pid",
+        "--net",
+        "--uts",
+    ]);
     command
 }
 
@@ -151,9 +156,7 @@ state = "/run/containerd"
 /// A veth pair for each pod, and addresses out of the node's networks; the routes between nodes are the lab's.
 fn cni(options: Options, number: u8) -> Value {
     let networks = options.pod_networks_of(number).into_iter();
-    let ranges: Vec<_> = networks
-        .map(|network| json!([{ "subnet": network }]))
-        .collect();
+    let ranges: Vec<_> = networks.map(|network| json!([{ "subnet": network }])).collect();
     let mut routes = vec![json!({ "dst": "0.0.0.0/0" })];
     if options.dual_stack {
         routes.push(json!({ "dst": "::/0" }));

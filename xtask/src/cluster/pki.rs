@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 use serde_json::json;
 
@@ -63,10 +63,7 @@ impl Authority {
             key: key.serialize_pem(),
             authority: self.pem.clone(),
         };
-        write(
-            &self.folder.join(format!("{file}.crt")),
-            &identity.certificate,
-        )?;
+        write(&self.folder.join(format!("{file}.crt")), &identity.certificate)?;
         write(&self.folder.join(format!("{file}.key")), &identity.key)?;
         Ok(identity)
     }
@@ -124,8 +121,11 @@ impl Pki {
             front_proxy: Authority::new(folder, "front-proxy-ca")?,
         };
         pki.cluster.server("apiserver", api_server_names)?;
-        pki.cluster
-            .client("apiserver-kubelet", "kube-apiserver-kubelet-client", Some(MASTERS))?;
+        pki.cluster.client(
+            "apiserver-kubelet",
+            "kube-apiserver-kubelet-client",
+            Some(MASTERS),
+        )?;
         pki.front_proxy
             .client("front-proxy", "front-proxy-client", None)?;
         // Signs the tokens of service accounts.
@@ -204,7 +204,13 @@ mod tests {
 
     #[test]
     fn base64_as_others_have_it() {
-        for (text, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (text, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(base64(text), coded);
         }
     }
@@ -214,7 +220,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("weir-pki-{}", std::process::id()));
         let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         let pki = Pki::create(&folder, "https://172.30.0.100:6443", names).unwrap();
-        let path = pki.kubeconfig("n1", "system:node:n1", Some("system:nodes")).unwrap();
+        let path = pki
+            .kubeconfig("n1", "system:node:n1", Some("system:nodes"))
+            .unwrap();
         let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(

@@ -160,10 +160,7 @@ pub(super) fn hex(bytes: &[u8], digits: usize) -> String {
 fn linker_flags() -> Result<String> {
     let version = version("kubernetes", "k8s.io/kubernetes")?;
     let mut parts = version.trim_start_matches('v').split('.');
-    let (major, minor) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let facts = [
         ("gitVersion", version.as_str()),
         ("gitMajor", major),

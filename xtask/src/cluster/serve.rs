@@ -82,7 +82,8 @@ fn copy_logs(from: &[PathBuf]) -> Result<PathBuf> {
             if path.extension().is_some_and(|extension| extension == "log") {
                 let above = folder.file_name().unwrap_or_default().display();
                 let name = format!("{above}-{}", entry.file_name().display());
-                fs::copy(&path, kept.join(name)).with_context(|| format!("cannot copy {}", path.display()))?;
+                fs::copy(&path, kept.join(name))
+                    .with_context(|| format!("cannot copy {}", path.display()))?;
             }
         }
     }

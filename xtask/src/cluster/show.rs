@@ -34,10 +34,7 @@ pub(super) fn shell(node: &str, command: &[String]) -> Result<()> {
     if command.is_empty() {
         entered.arg("bash");
     }
-    let error = entered
-        .args(command)
-        .env("CONTAINERD_NAMESPACE", "k8s.io")
-        .exec();
+    let error = entered.args(command).env("CONTAINERD_NAMESPACE", "k8s.io").exec();
     Err(error).context("cannot start nsenter")
 }
 

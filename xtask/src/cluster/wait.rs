@@ -73,9 +73,5 @@ pub(super) fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     let last = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default();
-    format!(
-        "the last lines of {}:\n  {}",
-        log.display(),
-        last.join("\n  ")
-    )
+    format!("the last lines of {}:\n  {}", log.display(), last.join("\n  "))
 }

@@ -42,7 +42,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .with_context(|| format!("writing {}", archive.display()))?;
     let size = fs::metadata(&archive)?.len() / 1_000_000;
     eprintln!("x: made {NAME}: {}, {size} MB", archive.display());
-    eprintln!("x: `docker load -i`, `ctr -n k8s.io images import` or `kind load image-archive` take it from there");
+    eprintln!(
+        "x: `docker load -i`, `ctr -n k8s.io images import` or `kind load image-archive` take it from there"
+    );
     Ok(())
 }
 
@@ -52,7 +54,14 @@ fn binary() -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
     ensure_target(&target)?;
     let mut cargo = shell::cargo(["build", "--profile", "image", "--locked"]);
-    cargo.args(["--package", "proxy-agent", "--features", "embed", "--target", &target]);
+    cargo.args([
+        "--package",
+        "proxy-agent",
+        "--features",
+        "embed",
+        "--target",
+        &target,
+    ]);
     cargo.env("WEIR_BPF_OBJECT", workspace::object());
     // By target: build scripts and macros are the same as in other builds.
     let variable = target.replace('-', "_");
@@ -75,7 +84,10 @@ fn binary() -> Result<PathBuf> {
 /// The standard library for `target`, installed if rustup is there to do it.
 fn ensure_target(target: &str) -> Result<()> {
     let sysroot = shell::output(&mut shell::command("rustc", ["--print", "sysroot"]))?;
-    let library = PathBuf::from(sysroot).join("lib/rustlib").join(target).join("lib");
+    let library = PathBuf::from(sysroot)
+        .join("lib/rustlib")
+        .join(target)
+        .join("lib");
     if library.exists() {
         return Ok(());
     }
@@ -89,7 +101,9 @@ fn ensure_target(target: &str) -> Result<()> {
 fn same_paths() -> Result<String> {
     let cargo = match env::var_os("CARGO_HOME") {
         Some(path) => PathBuf::from(path),
-        None => env::home_dir().context("neither CARGO_HOME nor HOME is set")?.join(".cargo"),
+        None => env::home_dir()
+            .context("neither CARGO_HOME nor HOME is set")?
+            .join(".cargo"),
     };
     let from = [(workspace::root().to_owned(), "/weir"), (cargo, "/cargo")];
     let flags = from.map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));

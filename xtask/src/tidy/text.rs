@@ -10,7 +10,11 @@ const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat
 
 pub(super) fn check(file: &File) -> Vec<Finding> {
     // Not ours to format.
-    if file.path.starts_with("LICENSE") || ["Cargo.lock", "go.sum"].iter().any(|lock| file.path.ends_with(lock)) {
+    if file.path.starts_with("LICENSE")
+        || ["Cargo.lock", "go.sum"]
+            .iter()
+            .any(|lock| file.path.ends_with(lock))
+    {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -38,7 +42,10 @@ pub(super) fn check(file: &File) -> Vec<Finding> {
 /// Go's own format has tabs.
 fn is_go(file: &File) -> bool {
     let name = file.path.rsplit('/').next().unwrap_or_default();
-    name == "go.mod" || Path::new(name).extension().is_some_and(|extension| extension == "go")
+    name == "go.mod"
+        || Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "go")
 }
 
 fn has_word(line: &str, word: &str) -> bool {
