@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hyper::Uri;
 
 use proxy_model::source_ports::PortRange;
 
@@ -54,7 +55,7 @@ pub enum Command {
                             (--kubeconfig), or, in a pod, the API server of its service account.\n\
                             When it ends, the programs in the kernel go on serving; `weir cleanup` removes them."
     )]
-    Agent(AgentFlags),
+    Agent(Box<AgentFlags>),
     /// Show whether weir runs here: versions, programs, how full the maps are, counters
     Status(OutputFlags),
     /// List Services as the kernel serves them, and how often each endpoint was chosen
@@ -100,6 +101,9 @@ pub struct AgentFlags {
     /// kubeconfig file that names the API server; not needed in a pod
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Addresses of API servers, instead of the one in the kubeconfig file or of the pod; with commas, or repeated
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = api_server, conflicts_with = "manifests")]
+    pub api_server: Vec<Uri>,
     /// Where maps and links are pinned.
     #[command(flatten)]
     pub bpffs: BpffsFlag,
@@ -139,6 +143,12 @@ pub struct AgentFlags {
     /// The kernel object, for a build that carries none
     #[arg(long, value_name = "FILE", env = "WEIR_BPF_OBJECT", hide = true)]
     pub bpf_object: Option<PathBuf>,
+}
+
+fn api_server(text: &str) -> Result<Uri, &'static str> {
+    let usable = |url: &Uri| matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some();
+    let url: Option<Uri> = text.parse().ok();
+    url.filter(usable).ok_or("write https://ADDRESS:PORT")
 }
 
 /// How log lines are written.
@@ -296,6 +306,9 @@ mod tests {
         assert!(parse("weir agent --node-name a --manifests d --kubeconfig f").is_err());
         assert!(parse("weir agent --node-name a --manifests d --snat-ports 5000-5999").is_ok());
         assert!(parse("weir agent --node-name a --manifests d --snat-ports 5999-5000").is_err());
+        assert!(parse("weir agent --api-server https://192.0.2.1:6443,https://[fd00::1]:6443").is_ok());
+        assert!(parse("weir agent --api-server 192.0.2.1:6443").is_err());
+        assert!(parse("weir agent --manifests d --api-server https://192.0.2.1:6443").is_err());
         assert!(parse("weir flows --client fd00::1 --limit 0").is_ok());
     }
 }

@@ -9,7 +9,7 @@ use proxy_agent::config::{self, AgentFlags, Cli, Command};
 use proxy_agent::metrics::Metrics;
 use proxy_agent::source::Source;
 use proxy_agent::source::folder::Folder;
-use proxy_agent::source::kube::Kube;
+use proxy_agent::source::kube::{self, Kube};
 use proxy_agent::{check, cli, error, kernel, logging, run, source_ports};
 
 fn main() -> ExitCode {
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> Result<()> {
     match command {
-        Command::Agent(flags) => agent(flags).await,
+        Command::Agent(flags) => agent(*flags).await,
         Command::Status(flags) => cli::status::run(&flags),
         Command::Services(flags) => cli::services::run(&flags),
         Command::Backends(flags) => cli::backends::run(&flags),
@@ -52,7 +52,15 @@ async fn agent(flags: AgentFlags) -> Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let source: Box<dyn Source> = match flags.manifests {
         Some(directory) => Box::new(Folder::new(directory)),
-        None => Box::new(Kube::connect(settings.kubeconfig, node_name.clone()).await?),
+        None => Box::new(
+            Kube::connect(kube::Options {
+                kubeconfig: settings.kubeconfig,
+                api_servers: flags.api_server,
+                node: node_name.clone(),
+                metrics: Arc::clone(&metrics),
+            })
+            .await?,
+        ),
     };
     tracing::info!(
         version = config::VERSION.as_str(),

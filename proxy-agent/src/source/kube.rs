@@ -3,20 +3,29 @@
 //! The connection is the client's business; what it brings is judged here, object by object, so that one that cannot
 //! be decoded costs itself and nothing else. While the API server is away, weir serves what it knows.
 
-use std::path::PathBuf;
+mod connection;
+mod servers;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hyper::Uri;
+use kube::Config;
 use kube::api::{Api, ApiResource, GroupVersionKind};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
-use kube::{Client, Config};
 use proxy_model::Kind;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use servers::Servers;
 use tokio::sync::mpsc;
 
 use super::raw::Raw;
 use super::watch::Watch;
 use super::{Changes, Source, SourceError};
+use crate::metrics::Metrics;
 
 /// kube-proxy leaves out the same objects (KEP-2447; headless Services have nothing to balance).
 const LABELS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
@@ -27,27 +36,54 @@ const READ_TIMEOUT: Duration = Duration::from_secs(250);
 
 /// The Kubernetes source.
 pub struct Kube {
-    client: Client,
-    server: String,
+    servers: Servers,
     node: String,
+    metrics: Arc<Metrics>,
+}
+
+/// Where the API server is, and who asks.
+#[derive(Debug)]
+pub struct Options {
+    /// The kubeconfig file; none means the service account of the pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Addresses of API servers, instead of the one that the configuration names.
+    pub api_servers: Vec<Uri>,
+    /// The name of the own Node.
+    pub node: String,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Kube {
-    /// For the node of this name, by a kubeconfig file, or by the service account of the pod that weir runs in.
-    pub async fn connect(kubeconfig: Option<PathBuf>, node: String) -> Result<Self, SourceError> {
-        let mut config = match kubeconfig {
-            Some(path) => from_file(path).await?,
-            None => in_cluster()?,
+    /// By a kubeconfig file, or by the service account of the pod that weir runs in.
+    pub async fn connect(options: Options) -> Result<Self, SourceError> {
+        let (config, by_cluster_ip) = match &options.kubeconfig {
+            Some(path) => (from_file(path).await?, false),
+            None => in_cluster(!options.api_servers.is_empty())?,
         };
+        Self::over(config, by_cluster_ip, options)
+    }
+
+    fn over(mut config: Config, by_cluster_ip: bool, options: Options) -> Result<Self, SourceError> {
         config.read_timeout = Some(READ_TIMEOUT);
         // A connection that waited in the pool must not have used up its time there.
         config.reset_reader_on_write = true;
-        let server = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|error| SourceError::Client {
-            url: server.clone(),
+        let Options {
+            api_servers, metrics, ..
+        } = options;
+        let url = config.cluster_url.to_string();
+        // Each node begins with another server.
+        let turn = usize::from(SmallRng::from_os_rng().random::<u16>());
+        let servers = Servers::new(config, &api_servers, by_cluster_ip, turn, Arc::clone(&metrics));
+        let wrap = |error| SourceError::Client {
+            url,
             source: Box::new(error),
-        })?;
-        Ok(Self { client, server, node })
+        };
+        Ok(Self {
+            servers: servers.map_err(wrap)?,
+            node: options.node,
+            metrics,
+        })
     }
 
     fn watches(&self) -> [Watch; 3] {
@@ -64,24 +100,29 @@ impl Kube {
     }
 
     fn watch(&self, kind: Kind, resource: ApiResource, config: watcher::Config) -> Watch {
-        let api: Api<Raw> = Api::all_with(self.client.clone(), &resource);
-        Watch::new(kind, resource, api, config.timeout(WATCH_SECONDS))
+        let api: Api<Raw> = Api::all_with(self.servers.client(), &resource);
+        let config = config.timeout(WATCH_SECONDS);
+        Watch::new(kind, resource, api, config, Arc::clone(&self.metrics))
     }
 }
 
-/// By the service account of the pod.
-fn in_cluster() -> Result<Config, SourceError> {
-    let config = Config::incluster().map_err(|error| SourceError::InCluster(Box::new(error)))?;
+/// By the service account of the pod; and whether by a ClusterIP. The address does not matter if others are `named`.
+fn in_cluster(named: bool) -> Result<(Config, bool), SourceError> {
+    let wrap = |error| SourceError::InCluster(Box::new(error));
+    if named {
+        return Ok((Config::incluster_dns().map_err(wrap)?, false));
+    }
+    let config = Config::incluster_env().map_err(wrap)?;
     let variable = |name| std::env::var(name).unwrap_or_default();
     let host = variable("KUBERNETES_SERVICE_HOST");
-    if is_cluster_ip(&host, &variable("KUBERNETES_PORT")) {
+    let by_cluster_ip = is_cluster_ip(&host, &variable("KUBERNETES_PORT"));
+    if by_cluster_ip {
         tracing::warn!(
-            "the agent reaches the API server by the ClusterIP {host}, which weir itself serves: should that fail, the \
-             agent never hears what would mend it; set KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT of its pod \
-             to an address and port where the API server listens"
+            "the agent reaches the API server by the ClusterIP {host}, which weir itself serves: on a fresh node nobody \
+             does; name an address where an API server listens with --api-server https://ADDRESS:PORT"
         );
     }
-    Ok(config)
+    Ok((config, by_cluster_ip))
 }
 
 /// Whether this host is the ClusterIP of the Service `kubernetes`. The kubelet tells every pod twice: once as the host,
@@ -92,7 +133,7 @@ fn is_cluster_ip(host: &str, told: &str) -> bool {
     !host.is_empty() && address.trim_matches(['[', ']']) == host
 }
 
-async fn from_file(path: PathBuf) -> Result<Config, SourceError> {
+async fn from_file(path: &Path) -> Result<Config, SourceError> {
     let named = path.display().to_string();
     let wrap = |source| SourceError::Kubeconfig {
         path: named.clone(),
@@ -110,7 +151,7 @@ fn resource(group: &str, kind: &str, plural: &str) -> ApiResource {
 
 impl Source for Kube {
     fn describe(&self) -> String {
-        format!("the API server {}", self.server)
+        format!("the API server {}", self.servers.describe())
     }
 
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {
@@ -119,10 +160,29 @@ impl Source for Kube {
             tokio::join!(
                 nodes.run(changes.clone()),
                 services.run(changes.clone()),
-                slices.run(changes),
+                listen(self.servers.clone(), slices, changes),
             );
             Ok(())
         })
+    }
+}
+
+/// The slices tell also where the API servers are.
+async fn listen(servers: Servers, slices: Watch, changes: mpsc::Sender<Changes>) {
+    let (tap, mut tapped) = mpsc::channel::<Changes>(1);
+    let pass_on = async {
+        while let Some(batch) = tapped.recv().await {
+            servers.learn(&batch);
+            if changes.send(batch).await.is_err() {
+                return;
+            }
+        }
+    };
+    // Whoever ends first, nobody listens any more.
+    tokio::select! {
+        () = slices.run(tap) => {}
+        () = pass_on => {}
+        () = changes.closed() => {}
     }
 }
 

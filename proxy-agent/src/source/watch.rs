@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -25,6 +26,7 @@ use super::Changes;
 use super::raw::Raw;
 use crate::clock;
 use crate::error::chain;
+use crate::metrics::Metrics;
 
 /// A server that does not know streaming lists may answer with an ordinary watch that never says "that is all".
 const STREAMED_LIST_SILENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 15_000 });
@@ -53,10 +55,16 @@ enum Left {
 }
 
 impl Watch {
-    pub(super) fn new(kind: Kind, resource: ApiResource, api: Api<Raw>, config: watcher::Config) -> Self {
+    pub(super) fn new(
+        kind: Kind,
+        resource: ApiResource,
+        api: Api<Raw>,
+        config: watcher::Config,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             known: Known::new(kind, resource.clone()),
-            link: Link::new(resource.plural.clone()),
+            link: Link::new(resource.plural.clone(), metrics),
             resource,
             api,
             config,
@@ -256,11 +264,14 @@ struct Link {
     wait: Duration,
     last_error: Option<Duration>,
     jitter: SmallRng,
+    metrics: Arc<Metrics>,
 }
 
 impl Link {
-    fn new(plural: String) -> Self {
+    fn new(plural: String, metrics: Arc<Metrics>) -> Self {
+        metrics.watching(&plural, false);
         Self {
+            metrics,
             plural,
             down: false,
             wait: FIRST_WAIT,
@@ -271,8 +282,11 @@ impl Link {
 
     fn works(&mut self, event: &Event<Raw>) {
         // The beginning of a list is said before the server was asked.
-        if self.down && !matches!(event, Event::Init) {
-            self.down = false;
+        if matches!(event, Event::Init) {
+            return;
+        }
+        self.metrics.watching(&self.plural, true);
+        if std::mem::replace(&mut self.down, false) {
             tracing::info!("the API server answers again for {}", self.plural);
         }
     }
@@ -290,7 +304,10 @@ impl Link {
         };
         if is_routine(error) {
             tracing::debug!("{}: {}; listing again", self.plural, chain(error));
-        } else if !std::mem::replace(&mut self.down, true) {
+            return self.pause();
+        }
+        self.metrics.watching(&self.plural, false);
+        if !std::mem::replace(&mut self.down, true) {
             tracing::warn!(
                 "cannot follow {} at the API server: {}; {}; weir serves what it knows and tries again",
                 self.plural,
@@ -298,7 +315,11 @@ impl Link {
                 advice(error),
             );
         }
-        // Jitter, so that the nodes of a cluster do not come back all at once.
+        self.pause()
+    }
+
+    /// Jitter, so that the nodes of a cluster do not come back all at once.
+    fn pause(&mut self) -> Duration {
         self.wait.mul_f64(self.jitter.random_range(0.5..1.5))
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// What the server holds, and how it behaves.
 pub(super) struct State {
@@ -50,9 +51,32 @@ pub(super) struct FakeApi {
     pub(super) port: u16,
 }
 
+/// A second address of the same state.
+pub(super) struct Another {
+    pub(super) port: u16,
+    task: AbortHandle,
+}
+
+impl Another {
+    pub(super) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    /// The server ends, and its connections with it.
+    pub(super) fn end(&self) {
+        self.task.abort();
+    }
+}
+
+async fn listener() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
 impl FakeApi {
     pub(super) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listener, port) = listener().await;
         let api = Self {
             state: Arc::new(Mutex::new(State {
                 objects: BTreeMap::new(),
@@ -68,17 +92,31 @@ impl FakeApi {
                 asked: Vec::new(),
             })),
             changed: watch::channel(()).0,
-            port: listener.local_addr().unwrap().port(),
+            port,
         };
-        let server = api.clone();
-        tokio::spawn(async move {
+        api.accept(listener);
+        api
+    }
+
+    /// Another server of the same cluster.
+    pub(super) async fn another(&self) -> Another {
+        let (listener, port) = listener().await;
+        let task = self.accept(listener);
+        Another { port, task }
+    }
+
+    fn accept(&self, listener: TcpListener) -> AbortHandle {
+        let server = self.clone();
+        let task = tokio::spawn(async move {
+            // Connections end with their server.
+            let mut clients = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let server = server.clone();
                 // A client that goes away in mid-answer is no error here.
-                tokio::spawn(async move { drop(server.serve(stream).await) });
+                clients.spawn(async move { drop(server.serve(stream).await) });
             }
         });
-        api
+        task.abort_handle()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -8,11 +8,12 @@ use proxy_model::{Change, Kind};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::fake::{FakeApi, Streams};
+use super::fake::{Another, FakeApi, Streams};
 use super::*;
 
 /// What a model would know.
 struct Mirror {
+    metrics: Arc<Metrics>,
     changes: mpsc::Receiver<Changes>,
     /// Cluster address by Service name; other kinds by name only.
     known: BTreeMap<(Kind, String), String>,
@@ -22,16 +23,24 @@ struct Mirror {
 
 impl Mirror {
     fn of(api: &FakeApi) -> Self {
-        let url = format!("http://127.0.0.1:{}/", api.port);
-        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
-        let source = Box::new(Kube {
-            client,
-            server: url,
+        Self::over(&format!("http://127.0.0.1:{}/", api.port), &[])
+    }
+
+    /// By a configuration that names the first URL, and flags that name the others.
+    fn over(url: &str, named: &[String]) -> Self {
+        let options = Options {
+            kubeconfig: None,
+            api_servers: named.iter().map(|url| url.parse().unwrap()).collect(),
             node: "n1".to_owned(),
-        });
+            metrics: Arc::new(Metrics::new().unwrap()),
+        };
+        let metrics = Arc::clone(&options.metrics);
+        let config = Config::new(url.parse().unwrap());
+        let source = Box::new(Kube::over(config, false, options).unwrap());
         let (sender, changes) = mpsc::channel(64);
         tokio::spawn(source.run(sender));
         Self {
+            metrics,
             changes,
             known: BTreeMap::new(),
             synced: BTreeSet::new(),
@@ -82,11 +91,33 @@ impl Mirror {
             .collect()
     }
 
+    /// Waits for news of a slice.
+    async fn hears_of(&mut self, name: &str, there: bool) {
+        let key = (Kind::EndpointSlice, name.to_owned());
+        loop {
+            for change in self.changes.recv().await.unwrap() {
+                self.take(change);
+            }
+            if self.known.contains_key(&key) == there {
+                return;
+            }
+        }
+    }
+
     /// Nothing more comes.
     async fn stays_quiet(&mut self) {
         let more = tokio::time::timeout(Duration::from_millis(300), self.changes.recv()).await;
         assert!(more.is_err(), "{more:?}");
     }
+}
+
+/// How often the Services were listed.
+fn lists(api: &FakeApi) -> usize {
+    let asked = &api.state().asked;
+    asked
+        .iter()
+        .filter(|one| one.contains("/services?") && one.contains("sendInitialEvents"))
+        .count()
 }
 
 fn address(object: &proxy_model::Object) -> String {
@@ -214,13 +245,7 @@ async fn a_cut_connection_is_resumed_where_it_was() {
             .await;
     }
     assert_eq!(mirror.deletes.len(), 0);
-    let lists = api
-        .state()
-        .asked
-        .iter()
-        .filter(|one| one.contains("/services?") && one.contains("sendInitialEvents"))
-        .count();
-    assert_eq!(lists, 1, "resumed, not listed again");
+    assert_eq!(lists(&api), 1, "resumed, not listed again");
 }
 
 #[tokio::test]
@@ -272,6 +297,83 @@ async fn nothing_is_forgotten_while_the_server_is_away() {
     api.unseen("services", &[], &["c"]);
     api.state().refuse.clear();
     mirror.becomes(&[ALL[0], ALL[1]]).await;
+}
+
+#[tokio::test]
+async fn as_long_as_one_server_answers_nobody_notices() {
+    let api = server(Streams::Yes).await;
+    let servers = [api.another().await, api.another().await, api.another().await];
+    let urls: Vec<_> = servers.iter().map(Another::url).collect();
+    // What the configuration names is not asked if others are named.
+    let mut mirror = Mirror::over("http://127.0.0.1:1/", &urls);
+    mirror.becomes(&ALL).await;
+    for (round, server) in servers.iter().take(2).enumerate() {
+        server.end();
+        api.put("services", "a", &service(&format!("10.0.1.{round}")));
+        let began = tokio::time::Instant::now();
+        mirror
+            .becomes(&[("a", &format!("10.0.1.{round}")), ALL[1], ALL[2]])
+            .await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    assert_eq!(mirror.deletes.len(), 0);
+    assert_eq!(lists(&api), 1, "resumed, not listed again");
+    let text = mirror.metrics.text().unwrap();
+    assert!(
+        text.contains("weir_watch_up{resource=\"services\"} 1\n"),
+        "{text}"
+    );
+    assert!(!text.contains("127.0.0.1:1\""), "{text}");
+}
+
+/// What the API servers say about themselves.
+fn kubernetes_slice(port: u16) -> Value {
+    json!({"metadata": {"namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+           "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+           "ports": [{"name": "https", "port": port}]})
+}
+
+#[tokio::test]
+async fn addresses_that_the_cluster_tells_are_used_when_the_known_one_fails() {
+    let api = server(Streams::Yes).await;
+    let [first, second, third] = [api.another().await, api.another().await, api.another().await];
+    api.put("endpointslices", "kubernetes", &kubernetes_slice(second.port));
+    let mut mirror = Mirror::over(&first.url(), &[]);
+    mirror.becomes(&ALL).await;
+    first.end();
+    api.delete("services", "c");
+    mirror.becomes(&[ALL[0], ALL[1]]).await;
+    // It moves, and later nobody tells where it is.
+    api.put("endpointslices", "kubernetes", &kubernetes_slice(third.port));
+    mirror.hears_of("kubernetes", true).await;
+    api.delete("endpointslices", "kubernetes");
+    mirror.hears_of("kubernetes", false).await;
+    second.end();
+    api.delete("services", "b");
+    mirror.becomes(&[ALL[0]]).await;
+    assert_eq!(lists(&api), 1);
+}
+
+#[tokio::test]
+async fn requests_are_counted_and_a_kind_that_cannot_be_followed_shows() {
+    let api = server(Streams::Yes).await;
+    api.state().refuse.insert("nodes".to_owned(), 403);
+    let mut mirror = Mirror::of(&api);
+    while mirror.synced.len() < 2 {
+        for change in mirror.changes.recv().await.unwrap() {
+            mirror.take(change);
+        }
+    }
+    let text = mirror.metrics.text().unwrap();
+    let host = format!("127.0.0.1:{}", api.port);
+    for line in [
+        "weir_watch_up{resource=\"nodes\"} 0\n".to_owned(),
+        "weir_watch_up{resource=\"endpointslices\"} 1\n".to_owned(),
+        format!("rest_client_requests_total{{code=\"200\",host=\"{host}\",method=\"GET\"}} 2\n"),
+        format!("rest_client_requests_total{{code=\"403\",host=\"{host}\",method=\"GET\"}} "),
+    ] {
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
 }
 
 #[test]
