@@ -86,3 +86,13 @@ fn ci() -> anyhow::Result<()> {
     test::run(&test::Args::everything())?;
     checked
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

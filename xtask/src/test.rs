@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::count::Count;
-use crate::{build, packages, shell, workspace};
+use crate::{build, cluster, packages, shell, workspace};
 
 /// What `test` is asked.
 #[derive(clap::Args)]
@@ -47,6 +47,8 @@ enum Suite {
     Packet,
     /// Nodes as network namespaces, with real traffic (root)
     Node,
+    /// A real cluster with weir as its `DaemonSet` (root, and Go for the first time); only when named
+    Cluster,
 }
 
 impl Suite {
@@ -57,6 +59,7 @@ impl Suite {
             Self::Scenario => "scenario",
             Self::Packet => "packet",
             Self::Node => "node",
+            Self::Cluster => "cluster",
         }
     }
 
@@ -73,7 +76,7 @@ impl Suite {
     /// Commands that its tests run.
     fn commands(self) -> &'static [&'static str] {
         match self {
-            Self::Unit => &[],
+            Self::Unit | Self::Cluster => &[],
             Self::Support => &["ip", "nsenter"],
             Self::Scenario | Self::Packet => &["ip", "nsenter", "bpftool", "strace"],
             Self::Node => &[
@@ -84,12 +87,17 @@ impl Suite {
 
     /// Whether none of its tests can do without; the scenarios have a fake kernel as well.
     fn needs_root(self) -> bool {
-        matches!(self, Self::Support | Self::Packet | Self::Node)
+        matches!(self, Self::Support | Self::Packet | Self::Node | Self::Cluster)
+    }
+
+    /// Whether a run of everything leaves it out.
+    fn only_when_named(self) -> bool {
+        self == Self::Cluster
     }
 
     /// Its tests share one machine's devices, cgroups and clocks, so they take turns.
     fn takes_turns(self) -> bool {
-        matches!(self, Self::Support | Self::Node)
+        matches!(self, Self::Support | Self::Node | Self::Cluster)
     }
 }
 
@@ -150,7 +158,7 @@ fn chosen(named: &[Suite]) -> Result<Vec<Suite>> {
                 suite.name()
             );
         }
-        if exists && (named.is_empty() || named.contains(&suite)) {
+        if exists && (named.is_empty() && !suite.only_when_named() || named.contains(&suite)) {
             suites.push(suite);
         }
     }
@@ -164,11 +172,18 @@ fn run_suite(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     }
     if suite.folder().is_some() && root {
         packages::need(suite.commands())?;
-        build::all()?;
+        if suite != Suite::Cluster {
+            build::all()?;
+        }
     }
     // Built apart, so that cargo shows its progress as on any terminal.
     shell::run(cargo_test(suite)?.arg("--no-run"))?;
     let mut tests = cargo_test(suite)?;
+    // Ends with this function.
+    let _cluster = match suite {
+        Suite::Cluster => Some(cluster(&mut tests)?),
+        _ => None,
+    };
     if args.require_root {
         tests.env("REQUIRE_ROOT", "1");
     }
@@ -180,6 +195,16 @@ fn run_suite(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     }
     let (said, green) = tee(tests)?;
     Ok((Count::read(&said), green))
+}
+
+/// The cluster that the tests run in, with servers and clients for them.
+fn cluster(tests: &mut Command) -> Result<cluster::Held> {
+    let peer = weir_lab::peer_binary()?;
+    let images = vec![cluster::peer_image(&peer)?];
+    tests
+        .env("WEIR_LAB_PEER", peer)
+        .env("WEIR_CLUSTER", cluster::state_file());
+    cluster::hold(images)
 }
 
 /// Nothing is built for tests that could only say that they need root; the suite counts as one that was skipped.

@@ -1,7 +1,7 @@
 //! etcd, the API server, the controller manager and the scheduler, on a machine of their own.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -24,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) struct ControlPlane {
     pub(super) pki: Pki,
     pub(super) kubectl: Kubectl,
-    /// The kubeconfig for inside the cluster's namespaces.
-    pub(super) inside: PathBuf,
     pub(super) parts: Vec<Part>,
 }
 
@@ -43,7 +41,7 @@ impl ControlPlane {
         let names = api_server_names(host.v4(), host.v6());
         let pki = Pki::create(&folder, &format!("https://{address}"), names)?;
         let door = forward(host, address)?;
-        let inside = pki.admin(kubeconfig, &format!("https://{door}"))?;
+        pki.admin(kubeconfig, &format!("https://{door}"))?;
         let kubectl = Kubectl::new(programs, kubeconfig);
 
         let etcd = Part::start("etcd", host, etcd(programs, lab))?;
@@ -58,12 +56,7 @@ impl ControlPlane {
             controller_manager(programs, options, &pki)?,
         )?);
         parts.push(Part::start("kube-scheduler", host, scheduler(programs, &pki)?)?);
-        Ok(Self {
-            pki,
-            kubectl,
-            inside,
-            parts,
-        })
+        Ok(Self { pki, kubectl, parts })
     }
 
     /// Waits for what every pod needs.

@@ -99,6 +99,17 @@ fn coredns_image(programs: &Programs) -> Result<Image> {
     Ok(image)
 }
 
+/// The lab's server and client, for pods.
+pub(crate) fn peer(binary: &Path) -> Result<PathBuf> {
+    let mut image = Image::new(format!("{REGISTRY}/lab-peer:dev"), &["/weir-lab-peer"]);
+    image.file("/weir-lab-peer", binary);
+    add_libraries(&mut image, binary);
+    let target = workspace::target().join("cluster/lab-peer.tar");
+    fs::create_dir_all(target.with_file_name(""))?;
+    image.write(&target)?;
+    Ok(target)
+}
+
 /// What the end-to-end tests run in their pods: agnhost, and around it the commands that upstream's image has.
 fn agnhost_image(programs: &Programs) -> Result<Image> {
     let mut image = Image::new(agnhost(), &["/agnhost"]).cmd(&["pause"]);
@@ -161,11 +172,16 @@ fn add_program(image: &mut Image, name: &str, path: &Path) -> Result<()> {
         .with_context(|| format!("cannot follow {}", path.display()))?;
     image.file(&format!("/usr/bin/{name}"), &real);
     image.link(&format!("/bin/{name}"), &format!("../usr/bin/{name}"));
-    let list = shell::output(Command::new("ldd").arg(&real)).unwrap_or_default();
+    add_libraries(image, &real);
+    Ok(())
+}
+
+/// A static program has none, and `ldd` fails for it.
+fn add_libraries(image: &mut Image, program: &Path) {
+    let list = shell::output(Command::new("ldd").arg(program)).unwrap_or_default();
     for library in libraries(&list) {
         image.file(library, Path::new(library));
     }
-    Ok(())
 }
 
 /// The paths in what `ldd` prints: `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`.

@@ -25,11 +25,14 @@ mod state;
 mod up;
 mod wait;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Subcommand;
 
-pub(crate) use options::{Options, Proxy};
-pub(crate) use state::State;
+pub(crate) use images::peer as peer_image;
+use options::{Options, Proxy};
+pub(crate) use up::Held;
 
 /// What `cluster` is asked.
 #[derive(clap::Args)]
@@ -41,7 +44,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Verb {
     /// Start a cluster, which stays until `down`
-    Up(Options),
+    Up(up::Request),
     /// End the cluster, and remove all that it made
     Down,
     /// Say what runs
@@ -70,7 +73,7 @@ enum Verb {
     },
     /// The process that holds a cluster
     #[command(hide = true)]
-    Serve(Options),
+    Serve(serve::Args),
     /// Process 1 of a node
     #[command(hide = true)]
     NodeInit(init::Args),
@@ -79,24 +82,29 @@ enum Verb {
 /// Does what `args` ask for.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.verb {
-        Verb::Up(options) => up::up(*options),
+        Verb::Up(request) => up::up(request),
         Verb::Down => up::down(),
         Verb::Status => show::status(),
         Verb::Kubeconfig => show::kubeconfig(),
         Verb::Kubectl { args } => show::kubectl(args),
         Verb::Shell { node, command } => show::shell(node, command),
         Verb::Build { e2e } => up::parts(*e2e).map(drop),
-        Verb::Serve(options) => serve::run(*options),
+        Verb::Serve(args) => serve::run(args),
         Verb::NodeInit(args) => init::run(args),
     }
 }
 
-/// Starts a cluster, unless one that is as asked for runs already.
-pub(crate) fn up(options: Options) -> Result<()> {
-    up::up(options)
+/// Starts a cluster of two nodes with weir and both address families, for as long as the result lives.
+pub(crate) fn hold(images: Vec<PathBuf>) -> Result<Held> {
+    let options = Options {
+        proxy: Proxy::Weir,
+        nodes: 2,
+        dual_stack: true,
+    };
+    up::hold(&up::Request { options, images })
 }
 
-/// Ends the cluster.
-pub(crate) fn down() -> Result<()> {
-    up::down()
+/// Where the tests find what they need to know of the cluster.
+pub(crate) fn state_file() -> PathBuf {
+    state::path()
 }

@@ -12,7 +12,7 @@ use weir_lab::{Host, Lab, NodeOptions, ReversePath, clock};
 use super::addons;
 use super::control_plane::ControlPlane;
 use super::node::{ClusterNode, Ingredients};
-use super::options::{API_PORT, Options, node_name};
+use super::options::{API_PORT, Options, Proxy, node_name};
 use super::programs::Programs;
 use super::serve::keep_logs;
 use super::wait::Part;
@@ -41,33 +41,33 @@ pub(super) struct Cluster {
 
 /// Where things of a running cluster are, for other processes.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Facts {
-    pub(crate) options: Options,
-    pub(crate) kubeconfig: PathBuf,
-    pub(crate) kubectl: PathBuf,
-    pub(crate) logs: PathBuf,
+pub(super) struct Facts {
+    pub(super) options: Options,
+    pub(super) kubeconfig: PathBuf,
+    pub(super) kubectl: PathBuf,
+    pub(super) logs: PathBuf,
     /// The machine that the control plane runs on, and one that is no part of the cluster.
-    pub(crate) control_plane: Machine,
-    pub(crate) client: Machine,
-    pub(crate) nodes: Vec<NodeFacts>,
+    pub(super) control_plane: Machine,
+    pub(super) client: Machine,
+    pub(super) nodes: Vec<NodeFacts>,
 }
 
 /// A machine of the lab.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) netns: PathBuf,
-    pub(crate) v4: IpAddr,
-    pub(crate) v6: IpAddr,
+pub(super) struct Machine {
+    pub(super) netns: PathBuf,
+    pub(super) v4: IpAddr,
+    pub(super) v6: IpAddr,
 }
 
 /// A node.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct NodeFacts {
-    pub(crate) name: String,
-    pub(crate) init: u32,
-    pub(crate) folder: PathBuf,
-    pub(crate) cgroup: PathBuf,
-    pub(crate) machine: Machine,
+pub(super) struct NodeFacts {
+    pub(super) name: String,
+    pub(super) init: u32,
+    pub(super) folder: PathBuf,
+    pub(super) cgroup: PathBuf,
+    pub(super) machine: Machine,
 }
 
 impl Machine {
@@ -155,11 +155,13 @@ impl Cluster {
             .wait_for_nodes(options.nodes, PATIENCE, &first.kubelet_log())
             .with_context(|| super::wait::tail(&first.init.log()))?;
         say(&format!("{} nodes ready", options.nodes));
-        // Not before, or all of its pods go to the node that is ready first.
-        addons::deploy_dns(kubectl, options)?;
         self.proxies = addons::start_proxy(&parts.programs, self, options)?;
-        if options.proxy != super::options::Proxy::None {
-            say(&format!("{} started", options.proxy.name()));
+        let kubectl = &self.control_plane.kubectl;
+        // Not before all nodes are there, among which its pods are to be spread, nor before their Services work: a first
+        // connection to the API server that is lost is tried again after 30 s.
+        addons::deploy_dns(kubectl, options)?;
+        if options.proxy != Proxy::None {
+            say(&format!("{} ready", options.proxy.name()));
             kubectl.wait_for_rollout("kube-system", "deployment/coredns", PATIENCE)?;
             say("CoreDNS ready");
         }

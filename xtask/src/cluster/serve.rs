@@ -12,10 +12,9 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use weir_lab::clock;
 
-use super::options::Options;
 use super::running::Cluster;
 use super::state::{Holder, State, folder};
-use super::up::parts;
+use super::up;
 
 /// What `up` waits for, on a line of its own.
 pub(super) const READY: &str = "ready";
@@ -23,15 +22,27 @@ pub(super) const READY: &str = "ready";
 /// Whether the cluster stays without the one who started it.
 static STAYS: AtomicBool = AtomicBool::new(false);
 
+/// What `serve` is asked.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    what: up::Request,
+    /// Go on when the starter ends, once the cluster is up
+    #[arg(long)]
+    stay: bool,
+}
+
 /// Runs until a signal ends it.
-pub(super) fn run(options: Options) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
+    let options = args.what.options;
     let start = clock::now();
     // The terminal and its Ctrl-C are another session's.
     let _ = rustix::process::setsid();
     weir_lab::clean_up_on_signals()?;
     let own = Holder::own()?;
     thread::spawn(move || end_with_starter(own));
-    let parts = parts(false)?;
+    let mut parts = up::parts(false)?;
+    parts.images.extend(args.what.images.iter().cloned());
     let kubeconfig = folder()?.join("kubeconfig");
     let mut say = |text: &str| line(&format!("{:>6.1} s  {text}", start.elapsed().as_secs_f32()));
     let cluster = Cluster::start(&parts, options, &kubeconfig, &mut say)?;
@@ -40,7 +51,7 @@ pub(super) fn run(options: Options) -> Result<()> {
         facts: cluster.facts(&parts, options, &kubeconfig)?,
     };
     state.write()?;
-    STAYS.store(true, Ordering::Relaxed);
+    STAYS.store(args.stay, Ordering::Relaxed);
     line(READY);
     loop {
         // The thread that waits for signals ends the process.

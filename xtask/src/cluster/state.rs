@@ -12,9 +12,9 @@ use crate::workspace;
 
 /// The process that holds the cluster, and what it made.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct State {
+pub(super) struct State {
     pub(super) holder: Holder,
-    pub(crate) facts: Facts,
+    pub(super) facts: Facts,
 }
 
 /// A process, known by more than its number, which another process may have later.
@@ -69,13 +69,14 @@ pub(super) fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn path() -> PathBuf {
+/// The file.
+pub(super) fn path() -> PathBuf {
     workspace::target().join("cluster/state.json")
 }
 
 impl State {
     /// The cluster that runs now.
-    pub(crate) fn read() -> Result<Option<Self>> {
+    pub(super) fn read() -> Result<Option<Self>> {
         Self::read_from(&path())
     }
 
@@ -89,7 +90,7 @@ impl State {
     }
 
     /// The same, or an error that says how to get one.
-    pub(crate) fn need() -> Result<Self> {
+    pub(super) fn need() -> Result<Self> {
         Self::read()?.context("no cluster is up: `./x cluster up` starts one")
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use weir_lab::clock;
 
-use super::options::Options;
+use super::options::{Options, Proxy};
 use super::programs::Programs;
 use super::running::{PREFIX, Parts};
 use super::serve::READY;
 use super::state::{State, folder};
 use super::{images, wait};
-use crate::{packages, shell};
+use crate::{image, packages, shell};
 
 /// Commands that a cluster runs.
 const NEEDED: [&str; 8] = [
@@ -35,6 +36,39 @@ const NEEDED: [&str; 8] = [
 /// How long the end may take before it is forced.
 const END: Duration = Duration::from_secs(30);
 
+/// What `up` is asked.
+#[derive(clap::Args)]
+pub(super) struct Request {
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// An image archive that the nodes get as well; one of weir is used instead of building it
+    #[arg(long = "image", value_name = "FILE")]
+    pub(super) images: Vec<PathBuf>,
+}
+
+/// A cluster that ends with the one who asked for it: dropping this ends it.
+pub(crate) struct Held {
+    child: Option<Child>,
+}
+
+impl Held {
+    /// Leaves the cluster to `down`.
+    fn leave(mut self) {
+        self.child = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It waits for this pipe to close.
+            drop(child.stdin.take());
+            let _ = child.wait();
+            State::forget();
+        }
+    }
+}
+
 /// Builds what is not in the cache.
 pub(super) fn parts(with_e2e: bool) -> Result<Parts> {
     packages::need(&images::NEEDED)?;
@@ -43,27 +77,29 @@ pub(super) fn parts(with_e2e: bool) -> Result<Parts> {
     Ok(Parts { programs, images })
 }
 
-pub(super) fn up(options: Options) -> Result<()> {
+pub(super) fn up(request: &Request) -> Result<()> {
+    let options = request.options;
     if let Some(state) = State::read()? {
         return already(&state, options);
     }
-    if let Some(reason) = weir_lab::missing() {
-        bail!("the cluster lives in network namespaces of this machine: {reason}");
-    }
-    packages::need(&NEEDED)?;
-    parts(false)?;
-    eprintln!(
-        "x: starting {} nodes with proxy {}",
-        options.nodes,
-        options.proxy.name()
-    );
-    let (result, took) = shell::timed(|| start(options));
-    result?;
+    let (result, took) = shell::timed(|| start(request, true));
+    result?.leave();
     let state = State::need()?;
     eprintln!("x: the cluster is up after {:.1} s", took.as_secs_f32());
     eprintln!("   export KUBECONFIG={}", state.facts.kubeconfig.display());
     eprintln!("   {} get nodes -o wide", state.facts.kubectl.display());
     Ok(())
+}
+
+/// Starts a cluster for as long as the result lives.
+pub(super) fn hold(request: &Request) -> Result<Held> {
+    if let Some(state) = State::read()? {
+        bail!(
+            "a cluster is up, started with {}: `./x cluster down` ends it",
+            state.facts.options.to_args().join(" ")
+        );
+    }
+    start(request, false)
 }
 
 fn already(state: &State, options: Options) -> Result<()> {
@@ -81,14 +117,28 @@ fn already(state: &State, options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Starts the process that holds the cluster, and passes on what it says until it is ready.
-fn start(options: Options) -> Result<()> {
+/// Builds everything, starts the process that holds the cluster, and passes on what it says until it is ready.
+fn start(request: &Request, stays: bool) -> Result<Held> {
+    if let Some(reason) = weir_lab::missing() {
+        bail!("the cluster lives in network namespaces of this machine: {reason}");
+    }
+    packages::need(&NEEDED)?;
+    parts(false)?;
+    let images = with_weir(request)?;
+    let options = request.options;
+    eprintln!(
+        "x: starting {} nodes with proxy {}",
+        options.nodes,
+        options.proxy.name()
+    );
     let log = folder()?.join("serve.log");
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(own);
     command
         .args(["cluster", "serve"])
         .args(options.to_args())
+        .args(images.iter().map(|image| format!("--image={}", image.display())))
+        .args(stays.then_some("--stay"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?);
@@ -99,12 +149,22 @@ fn start(options: Options) -> Result<()> {
     let said = child.stdout.take().context("it says nothing")?;
     for line in BufReader::new(said).lines().map_while(Result::ok) {
         if line == READY {
-            return Ok(());
+            return Ok(Held { child: Some(child) });
         }
         shell::say(&line);
     }
     let status = child.wait()?;
     bail!("the cluster did not come up ({status}); {}", wait::tail(&log));
+}
+
+/// The images that were named, and weir's own if it is needed.
+fn with_weir(request: &Request) -> Result<Vec<PathBuf>> {
+    let mut images = request.images.clone();
+    let is_weir = |path: &PathBuf| path.file_name().is_some_and(|name| name == image::ARCHIVE);
+    if request.options.proxy == Proxy::Weir && !images.iter().any(is_weir) {
+        images.push(image::archive()?);
+    }
+    images.iter().map(|path| Ok(path.canonicalize()?)).collect()
 }
 
 /// A Ctrl-C ends the cluster that is being started; what is read from it ends with that, and so does `up`.

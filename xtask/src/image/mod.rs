@@ -20,6 +20,9 @@ pub(crate) const NAME: &str = "ghcr.io/weir-project/weir:dev";
 /// Where the binary is in the image: `kubectl exec ds/weir -- weir status` finds it there.
 pub(crate) const BINARY: &str = "/usr/bin/weir";
 
+/// File name of the archive.
+pub(crate) const ARCHIVE: &str = "weir.tar";
+
 /// What `image` is asked.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -30,13 +33,18 @@ pub(crate) struct Args {
 
 /// Builds what `args` ask for.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let binary = binary()?;
     if args.binary_only {
-        return Ok(());
+        return binary().map(drop);
     }
+    archive().map(drop)
+}
+
+/// Builds the image; the path of its archive.
+pub(crate) fn archive() -> Result<PathBuf> {
+    let binary = binary()?;
     let mut image = Image::new(NAME, &[BINARY]);
     image.file(BINARY, &binary);
-    let archive = binary.with_file_name("weir.tar");
+    let archive = binary.with_file_name(ARCHIVE);
     image
         .write(&archive)
         .with_context(|| format!("writing {}", archive.display()))?;
@@ -45,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     eprintln!(
         "x: `docker load -i`, `ctr -n k8s.io images import` or `kind load image-archive` take it from there"
     );
-    Ok(())
+    Ok(archive)
 }
 
 /// Builds the agent with no library outside of it, and copies it to the folder of the image.
