@@ -47,7 +47,7 @@ enum Suite {
     Packet,
     /// Nodes as network namespaces, with real traffic (root)
     Node,
-    /// A real cluster with weir as its `DaemonSet` (root, and Go for the first time); only when named
+    /// A real cluster with weir as its DaemonSet (root, and Go for the first time); only when named
     Cluster,
 }
 

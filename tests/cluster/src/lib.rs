@@ -48,18 +48,20 @@ impl Cluster {
         };
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let state: Value = serde_json::from_str(&text)?;
-        let facts = &state["facts"];
-        let nodes = facts["nodes"].as_array().context("no nodes")?;
+        let nodes = state
+            .pointer("/facts/nodes")
+            .and_then(Value::as_array)
+            .context("the state of the cluster has no nodes")?;
         let node = |node: &Value| {
             Ok(Node {
-                name: string(&node["name"])?,
-                addresses: [string(&node["machine"]["v4"])?, string(&node["machine"]["v6"])?],
+                name: string(node, "/name")?,
+                addresses: [string(node, "/machine/v4")?, string(node, "/machine/v6")?],
             })
         };
         Ok(Some(Self {
-            kubectl: string(&facts["kubectl"])?.into(),
-            kubeconfig: string(&facts["kubeconfig"])?.into(),
-            client: string(&facts["client"]["netns"])?.into(),
+            kubectl: string(&state, "/facts/kubectl")?.into(),
+            kubeconfig: string(&state, "/facts/kubeconfig")?.into(),
+            client: string(&state, "/facts/client/netns")?.into(),
             nodes: nodes.iter().map(node).collect::<Result<_>>()?,
         }))
     }
@@ -124,9 +126,8 @@ impl Cluster {
     }
 }
 
-fn string(value: &Value) -> Result<String> {
-    let text = value
-        .as_str()
-        .context("the state of the cluster is not as expected")?;
-    Ok(text.to_owned())
+fn string(value: &Value, pointer: &str) -> Result<String> {
+    let text = value.pointer(pointer).and_then(Value::as_str);
+    text.map(str::to_owned)
+        .with_context(|| format!("the state of the cluster has no {pointer}"))
 }

@@ -131,11 +131,11 @@ impl Load {
         let report: Report =
             serde_json::from_slice(&output.stdout).with_context(|| format!("{}: no report", self.name))?;
         println!(
-            "{}: {} of {} answered in {:.1} s, {:?}, p50 {} us, max {} us",
+            "{}: {} of {} answered in {} ms, {:?}, p50 {} us, max {} us",
             self.name,
             report.ok,
             report.attempted,
-            report.elapsed_ms as f64 / 1000.0,
+            report.elapsed_ms,
             report.backends,
             report.latency.p50,
             report.latency.max

@@ -6,11 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::archive::Image;
 use super::programs::{Programs, version};
+use crate::image::archive::Image;
 use crate::{packages, shell, workspace};
 
-/// Where the images claim to come from. No such registry exists, so a pull by mistake fails at once.
+/// Where the images claim to come from. No such registry exists, so a pull by mistake fails.
 pub(super) const REGISTRY: &str = "registry.weir.test";
 
 /// Name and tag under which containerd knows the pause image.
@@ -64,7 +64,7 @@ pub(super) fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
     images
         .iter()
         .map(|(name, image)| {
-            let target = folder.join(format!("{name}-{}.tar", image.fingerprint()?));
+            let target = folder.join(format!("{name}-{:.16}.tar", image.fingerprint()?));
             if !target.exists() {
                 let (result, took) = shell::timed(|| image.write(&target));
                 result.with_context(|| format!("writing the image {name}"))?;

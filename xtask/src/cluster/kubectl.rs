@@ -71,7 +71,7 @@ impl Kubectl {
         Ok(())
     }
 
-    /// Waits until all pods of a `Deployment` or a `DaemonSet` are ready and of its newest version.
+    /// Waits until all pods of a `Deployment` or a DaemonSet are ready and of its newest version.
     pub(super) fn wait_for_rollout(&self, namespace: &str, object: &str, limit: Duration) -> Result<()> {
         let seconds = format!("--timeout={}s", limit.as_secs());
         let mut rollout = Command::new(&self.binary);

@@ -8,7 +8,6 @@
 //! docs/cluster.md says how to use it.
 
 mod addons;
-mod archive;
 mod control_plane;
 mod forward;
 mod images;

@@ -10,7 +10,7 @@ use weir_lab::Node;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Proxy {
-    /// weir, as a `DaemonSet`, from deploy/manifests
+    /// weir, as a DaemonSet, from deploy/manifests
     Weir,
     /// kube-proxy in its nftables mode, as a process of each node
     KubeProxyNftables,

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use crate::image::archive::hex;
 use crate::{packages, shell, workspace};
 
 /// What builds the same program out of the same sources on every machine; no C compiler is asked for.
@@ -21,6 +22,8 @@ struct Program {
     /// Folder in `tests/cluster`.
     module: &'static str,
     package: &'static str,
+    /// Whether it is the test binary of its package.
+    is_test: bool,
     /// Seconds on two slow cores when nothing is built yet, to say before.
     takes: u32,
 }
@@ -30,6 +33,7 @@ const fn kubernetes(name: &'static str, package: &'static str, takes: u32) -> Pr
         name,
         module: "kubernetes",
         package,
+        is_test: false,
         takes,
     }
 }
@@ -52,13 +56,17 @@ const CLUSTER: [Program; 9] = [
         name: "coredns",
         module: "coredns",
         package: "github.com/coredns/coredns",
+        is_test: false,
         takes: 150,
     },
 ];
 
 /// Kubernetes' end-to-end tests, and what runs them in parallel.
 const E2E: [Program; 2] = [
-    kubernetes("e2e.test", "k8s.io/kubernetes/test/e2e", 200),
+    Program {
+        is_test: true,
+        ..kubernetes("e2e.test", "k8s.io/kubernetes/test/e2e", 200)
+    },
     kubernetes("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo", 10),
 ];
 
@@ -146,14 +154,8 @@ fn folder(module: &str) -> Result<PathBuf> {
     }
     hash.update(FLAGS.join(" "));
     hash.update(linker_flags()?);
-    let name = format!("{module}-{}", hex(&hash.finalize(), 16));
+    let name = format!("{module}-{:.16}", hex(&hash.finalize()));
     Ok(workspace::cache()?.join("cluster").join(name))
-}
-
-/// The first digits of a hash.
-pub(super) fn hex(bytes: &[u8], digits: usize) -> String {
-    let all: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    all.chars().take(digits).collect()
 }
 
 /// Small programs that know their version: without, a kubelet calls itself v0.0.0.
@@ -197,8 +199,7 @@ fn build(program: &Program, target: &Path) -> Result<()> {
 }
 
 fn go_build(program: &Program, draft: &Path) -> Result<Command> {
-    // A test binary is what the end-to-end tests are.
-    let (verb, only_compile) = if program.name.ends_with(".test") {
+    let (verb, only_compile) = if program.is_test {
         ("test", Some("-c"))
     } else {
         ("build", None)

@@ -14,40 +14,93 @@ use tar::{Builder, EntryType, Header};
 
 /// What is at a path of an image.
 enum Content {
-    Folder,
+    Folder(u32),
     File(PathBuf),
+    Text(String),
+    Link(String),
 }
 
 /// An image that is being put together.
-pub(super) struct Image {
+pub(crate) struct Image {
     name: String,
     content: BTreeMap<String, Content>,
     entrypoint: Vec<String>,
+    cmd: Vec<String>,
 }
 
 impl Image {
     /// An empty image called `NAME:TAG`.
-    pub(super) fn new(name: impl Into<String>, entrypoint: &[&str]) -> Self {
+    pub(crate) fn new(name: impl Into<String>, entrypoint: &[&str]) -> Self {
         Self {
             name: name.into(),
             content: BTreeMap::new(),
             entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
+            cmd: Vec::new(),
         }
+    }
+
+    /// Arguments if a pod gives none.
+    pub(crate) fn cmd(mut self, cmd: &[&str]) -> Self {
+        self.cmd = cmd.iter().map(|&word| word.to_owned()).collect();
+        self
     }
 
     /// A file that everybody may run; its folders come by themselves.
-    pub(super) fn file(&mut self, path: &str, from: &Path) {
+    pub(crate) fn file(&mut self, path: &str, from: &Path) {
+        self.put(path, Content::File(from.to_owned()));
+    }
+
+    /// A folder with a mode of its own.
+    pub(crate) fn folder(&mut self, path: &str, mode: u32) {
+        self.put(path, Content::Folder(mode));
+    }
+
+    /// A small file.
+    pub(crate) fn text(&mut self, path: &str, text: &str) {
+        self.put(path, Content::Text(text.to_owned()));
+    }
+
+    /// A symbolic link.
+    pub(crate) fn link(&mut self, path: &str, to: &str) {
+        self.put(path, Content::Link(to.to_owned()));
+    }
+
+    fn put(&mut self, path: &str, content: Content) {
         let path = path.trim_start_matches('/');
         for (at, _) in path.match_indices('/') {
             let parent = path.get(..at).unwrap_or_default().to_owned();
-            self.content.entry(parent).or_insert(Content::Folder);
+            self.content.entry(parent).or_insert(Content::Folder(0o755));
         }
-        self.content
-            .insert(path.to_owned(), Content::File(from.to_owned()));
+        self.content.insert(path.to_owned(), content);
+    }
+
+    /// Changes when anything in the image does. A file counts by its path, size and time, as for make.
+    pub(crate) fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(format!("1 {} {:?} {:?}", self.name, self.entrypoint, self.cmd));
+        for (path, content) in &self.content {
+            let line = match content {
+                Content::Folder(mode) => format!("\n{path} {mode:o}"),
+                Content::Text(text) => format!("\n{path} {text:?}"),
+                Content::Link(to) => format!("\n{path} -> {to}"),
+                Content::File(from) => {
+                    let facts =
+                        fs::metadata(from).with_context(|| format!("cannot read {}", from.display()))?;
+                    format!(
+                        "\n{path} {} {} {:?}",
+                        from.display(),
+                        facts.len(),
+                        facts.modified()?
+                    )
+                }
+            };
+            hash.update(line);
+        }
+        Ok(hex(&hash.finalize()))
     }
 
     /// Writes the archive; it appears at `target` when it is whole.
-    pub(super) fn write(&self, target: &Path) -> Result<()> {
+    pub(crate) fn write(&self, target: &Path) -> Result<()> {
         let layer_file = target.with_extension("layer");
         let layer = self.write_layer(&layer_file)?;
         let config = self.config(&layer).to_string();
@@ -74,11 +127,15 @@ impl Image {
         });
         for (path, content) in &self.content {
             match content {
-                Content::Folder => {
-                    let mut header = header(EntryType::Directory, 0, 0o755);
+                Content::Folder(mode) => {
+                    let mut header = header(EntryType::Directory, 0, *mode);
                     layer.append_data(&mut header, format!("{path}/"), std::io::empty())?;
                 }
                 Content::File(from) => append_file(&mut layer, path, from, 0o755)?,
+                Content::Text(text) => append(&mut layer, path, text.as_bytes())?,
+                Content::Link(to) => {
+                    layer.append_link(&mut header(EntryType::Symlink, 0, 0o777), path, to)?;
+                }
             }
         }
         let mut written = layer.into_inner()?;
@@ -98,14 +155,19 @@ impl Image {
             "config": {
                 "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
                 "Entrypoint": self.entrypoint,
+                "Cmd": self.cmd,
             },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
         })
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// A hash as people write it.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 fn header(kind: EntryType, size: u64, mode: u32) -> Header {
@@ -208,5 +270,28 @@ mod tests {
         let files: Vec<_> = read(entries[2].1.as_bytes());
         let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["usr/", "usr/bin/", "usr/bin/b"]);
+    }
+
+    fn small() -> Image {
+        let mut image = Image::new("a.test/b:1", &["/bin/b"]).cmd(&["c"]);
+        image.text("/etc/hosts", "127.0.0.1 localhost\n");
+        image.link("/bin/sh", "b");
+        image.folder("/tmp", 0o1777);
+        image
+    }
+
+    #[test]
+    fn folders_come_before_what_is_in_them() {
+        let paths: Vec<_> = small().content.keys().cloned().collect();
+        assert_eq!(paths, ["bin", "bin/sh", "etc", "etc/hosts", "tmp"]);
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_content() {
+        let before = small().fingerprint().unwrap();
+        assert_eq!(before, small().fingerprint().unwrap());
+        let mut other = small();
+        other.text("/etc/hosts", "");
+        assert_ne!(before, other.fingerprint().unwrap());
     }
 }

@@ -4,7 +4,7 @@
 //!  kernel object ──▶ weir for musl, static ──▶ one layer with one file ──▶ target/image/weir.tar
 //! ```
 
-mod archive;
+pub(crate) mod archive;
 
 use std::env;
 use std::fs;
