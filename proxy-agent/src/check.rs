@@ -19,7 +19,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 15);
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CheckError {
     /// Not allowed to do what it must.
-    #[error("weir agent lacks {missing}: run it as root, or give it CAP_BPF and CAP_NET_ADMIN")]
+    #[error("weir agent lacks {missing}: run it as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     Capabilities {
         /// Names of capabilities.
         missing: String,
@@ -97,7 +97,13 @@ fn capabilities(status: &str) -> Result<(), CheckError> {
         return Ok(());
     };
     let has = |number: u32| set >> number & 1 == 1;
-    let missing: Vec<_> = [("CAP_NET_ADMIN", 12, 12), ("CAP_BPF", 39, ADMIN)]
+    let needed = [
+        ("CAP_NET_ADMIN", 12, 12),
+        ("CAP_BPF", 39, ADMIN),
+        // Without it the verifier looks after a stranger's programs, and refuses ours.
+        ("CAP_PERFMON", 38, ADMIN),
+    ];
+    let missing: Vec<_> = needed
         .into_iter()
         .filter(|(_, number, instead)| !has(*number) && !has(*instead))
         .map(|(name, ..)| name)
@@ -208,13 +214,17 @@ mod tests {
     fn what_is_missing_is_named() {
         let status = |set: u64| format!("Name:\tweir\nCapEff:\t{set:016x}\n");
         assert_eq!(capabilities(&status(u64::MAX)), Ok(()));
-        assert_eq!(capabilities(&status(1 << 12 | 1 << 39)), Ok(()));
+        assert_eq!(capabilities(&status(1 << 12 | 1 << 38 | 1 << 39)), Ok(()));
         assert_eq!(capabilities(&status(1 << 12 | 1 << 21)), Ok(()));
-        let missing = capabilities(&status(1 << 12)).unwrap_err();
+        let missing = capabilities(&status(1 << 12 | 1 << 38)).unwrap_err();
         assert!(missing.to_string().contains("lacks CAP_BPF:"), "{missing}");
+        let missing = capabilities(&status(1 << 12 | 1 << 39)).unwrap_err();
+        assert!(missing.to_string().contains("lacks CAP_PERFMON:"), "{missing}");
         let missing = capabilities(&status(0)).unwrap_err();
         assert!(
-            missing.to_string().contains("lacks CAP_NET_ADMIN and CAP_BPF:"),
+            missing
+                .to_string()
+                .contains("lacks CAP_NET_ADMIN and CAP_BPF and CAP_PERFMON:"),
             "{missing}"
         );
     }

@@ -118,7 +118,7 @@ pub enum LoadError {
     },
     /// Something that the kernel does not let us ask.
     #[error(
-        "cannot {what}: {source}; run as root, or with CAP_BPF and CAP_NET_ADMIN, on Linux 5.15 or newer"
+        "cannot {what}: {source}; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, on Linux 5.15 or newer"
     )]
     Kernel {
         /// What was tried.
