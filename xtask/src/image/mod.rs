@@ -61,7 +61,7 @@ fn binary() -> Result<PathBuf> {
     build::object()?;
     let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
     ensure_target(&target)?;
-    let mut cargo = shell::cargo(["build", "--profile", "image", "--locked"]);
+    let mut cargo = shell::cargo(["build", "--profile", "dist", "--locked"]);
     cargo.args([
         "--package",
         "proxy-agent",
@@ -81,7 +81,7 @@ fn binary() -> Result<PathBuf> {
         cargo.env(compiler, "cc");
     }
     shell::run(&mut cargo)?;
-    let built = workspace::target().join(&target).join("image/weir");
+    let built = workspace::target().join(&target).join("dist/weir");
     let place = workspace::target().join("image/weir");
     fs::create_dir_all(place.with_file_name("")).context("making the folder of the image")?;
     fs::copy(&built, &place).with_context(|| format!("copying {}", built.display()))?;
