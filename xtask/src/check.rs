@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::kernel_compiler::KernelCompiler;
-use crate::{docs, shell, tidy, tools};
+use crate::{deploy, docs, shell, tidy, tools};
 
 /// What `check` is asked.
 #[derive(clap::Args, Default)]
@@ -27,6 +27,8 @@ enum Check {
     Clippy,
     /// Doc comments have no broken link, and docs/maps.md is up to date
     Docs,
+    /// Manifests, kustomize and the Helm chart say the same (fetches Go where it is missing)
+    Deploy,
     /// Known weaknesses of the crates that we use; fetches a database, so it runs only when named
     Advisories,
 }
@@ -40,6 +42,7 @@ impl Check {
             Self::Deny => "deny",
             Self::Clippy => "clippy",
             Self::Docs => "docs",
+            Self::Deploy => "deploy",
             Self::Advisories => "advisories",
         }
     }
@@ -53,6 +56,7 @@ impl Check {
             Self::Advisories => deny(&["advisories"]),
             Self::Clippy => clippy(),
             Self::Docs => documents(),
+            Self::Deploy => deploy::check(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod check;
 mod cluster;
 mod count;
 mod demo;
+mod deploy;
 mod docs;
 mod image;
 mod kernel_compiler;

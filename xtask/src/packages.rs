@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dig", "bind9-dnsutils"),
     ("ethtool", "ethtool"),
     ("g++", "g++"),
+    ("go", "golang-go"),
     ("ip", "iproute2"),
     ("iperf", "iperf"),
     ("iptables", "iptables"),

@@ -1,0 +1,294 @@
+//! The Helm chart, rendered without Helm: by Go's template engine, which Helm uses too (deploy/test/render.go).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+
+use super::objects::{self, Objects};
+use crate::{packages, shell, workspace};
+
+const FOLDER: &str = "deploy/helm/weir";
+
+/// What is in the chart's folder.
+pub(super) struct Chart {
+    templates: BTreeMap<String, String>,
+    facts: Value,
+    /// values.yaml as it is, with its comments.
+    pub(super) text: String,
+    pub(super) values: Value,
+    pub(super) schema: Value,
+}
+
+impl Chart {
+    pub(super) fn read() -> Result<Self> {
+        let mut templates = BTreeMap::new();
+        for entry in fs::read_dir(workspace::root().join(FOLDER).join("templates"))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            templates.insert(name.into_owned(), fs::read_to_string(&path)?);
+        }
+        let text = workspace::read(&format!("{FOLDER}/values.yaml"))?;
+        Ok(Self {
+            templates,
+            facts: exported(one(&workspace::read(&format!("{FOLDER}/Chart.yaml"))?)?),
+            values: one(&text)?,
+            text,
+            schema: serde_json::from_str(&workspace::read(&format!("{FOLDER}/values.schema.json"))?)
+                .context("values.schema.json")?,
+        })
+    }
+
+    /// The objects that the chart makes with each of these over its own values.
+    pub(super) fn render(&self, given: &[Value]) -> Result<Vec<Objects>> {
+        let values = given.iter().map(|given| {
+            let mut values = self.values.clone();
+            overlay(&mut values, given);
+            values
+        });
+        let question = json!({
+            "templates": self.templates,
+            "values": values.collect::<Vec<_>>(),
+            "chart": self.facts,
+            "namespace": "kube-system",
+        });
+        let rendered: Vec<BTreeMap<String, String>> = serde_json::from_str(&run_go(&question.to_string())?)?;
+        let answers = rendered.iter().zip(given);
+        answers.map(|(files, given)| read(files, given)).collect()
+    }
+
+    /// Pointers to all values that a user can set: what is below a map that the chart leaves open is one value.
+    pub(super) fn leaves(&self) -> Vec<String> {
+        leaves(&self.schema, &self.values)
+    }
+}
+
+fn read(files: &BTreeMap<String, String>, given: &Value) -> Result<Objects> {
+    let mut all = Objects::default();
+    // NOTES.txt is for people.
+    for (name, text) in files.iter().filter(|(name, _)| *name != "NOTES.txt") {
+        all.read(text)
+            .with_context(|| format!("the template {name} with {given} makes:\n{text}"))?;
+    }
+    Ok(all)
+}
+
+fn one(text: &str) -> Result<Value> {
+    objects::parse(text)?.pop().context("an empty file")
+}
+
+/// `appVersion` is `.Chart.AppVersion` in a template.
+fn exported(facts: Value) -> Value {
+    let Value::Object(facts) = facts else { return facts };
+    let upper = |name: String| {
+        let mut letters = name.chars();
+        letters.next().map_or(String::new(), |first| {
+            first.to_ascii_uppercase().to_string() + letters.as_str()
+        })
+    };
+    let facts: Map<_, _> = facts
+        .into_iter()
+        .map(|(name, fact)| (upper(name), fact))
+        .collect();
+    facts.into()
+}
+
+/// As Helm does with `--set`: maps into maps, all else replaces.
+fn overlay(values: &mut Value, given: &Value) {
+    match (values, given) {
+        (Value::Object(values), Value::Object(given)) => {
+            for (name, inner) in given {
+                overlay(values.entry(name.clone()).or_insert(Value::Null), inner);
+            }
+        }
+        (values, given) => values.clone_from(given),
+    }
+}
+
+fn run_go(question: &str) -> Result<String> {
+    packages::need(&["go"])?;
+    let mut go = shell::command("go", ["run", "render.go"]);
+    go.current_dir(workspace::root().join("deploy/test"))
+        .env("PATH", packages::search_path())
+        // The library of any Go will do: none is fetched.
+        .env("GOTOOLCHAIN", "local")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = go.spawn().with_context(|| shell::cannot_start(&go))?;
+    // Closed when it has been written, or the program would wait for more.
+    let mut input = child.stdin.take().context("no way to ask")?;
+    input.write_all(question.as_bytes())?;
+    drop(input);
+    let output = child.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "the templates of {FOLDER} cannot be rendered"
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Each value of the chart changes what it says it does.
+pub(super) fn every_value_arrives(chart: &Chart) -> Result<()> {
+    let cases = cases();
+    let given: Vec<_> = cases.iter().map(|case| case.given.clone()).collect();
+    for (case, rendered) in cases.iter().zip(chart.render(&given)?) {
+        let Case {
+            given,
+            object,
+            pointer,
+            shows,
+        } = case;
+        let found = rendered.at(object, pointer).unwrap_or(&Value::Null);
+        if found != shows {
+            bail!("the chart with {given}: {pointer} of {object} is {found}, and {shows} is expected");
+        }
+    }
+    let mut untried = chart.leaves();
+    untried.retain(|leaf| given.iter().all(|given| given.pointer(leaf).is_none()));
+    ensure!(
+        untried.is_empty(),
+        "no case in xtask/src/deploy/chart.rs tries these values: {untried:?}"
+    );
+    Ok(())
+}
+
+/// A value, and where it must show.
+struct Case {
+    given: Value,
+    object: &'static str,
+    pointer: String,
+    shows: Value,
+}
+
+fn case(object: &'static str, pointer: &str, given: Value, shows: Value) -> Case {
+    Case {
+        given,
+        object,
+        pointer: pointer.to_owned(),
+        shows,
+    }
+}
+
+/// One for each value; texts that YAML would take for something else among them.
+fn cases() -> Vec<Case> {
+    let mut all = agent_cases();
+    let file =
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: \"nftables\"\n";
+    let host = |host, port| json!({"apiServer": {"host": host, "port": port}});
+    let settings = [
+        ("apiServerHost", host("::1", 1), "::1"),
+        ("apiServerPort", host("a", 443), "443"),
+        (
+            "config.conf",
+            json!({"config": {"kubeProxy": {"mode": "nftables"}}}),
+            file,
+        ),
+    ];
+    all.extend(settings.map(|(key, given, shows)| {
+        let pointer = format!("/data/{key}");
+        case("ConfigMap kube-system/weir", &pointer, given, json!(shows))
+    }));
+    let secret = json!({"image": {"pullSecrets": ["key"]}});
+    all.push(case(
+        "ServiceAccount kube-system/weir",
+        "/imagePullSecrets/0/name",
+        secret,
+        json!("key"),
+    ));
+    all
+}
+
+/// What shows in the DaemonSet: the field there, the value, what the field then is.
+fn agent_cases() -> Vec<Case> {
+    let amounts = json!({"requests": {"cpu": "1", "memory": "1Gi"}});
+    let name = json!({"repository": "a/b", "tag": "1"});
+    let policy = "updateStrategy/rollingUpdate/maxUnavailable";
+    let fields = [
+        (policy, json!({"maxUnavailable": "10%"}), json!("10%")),
+        (
+            "template/spec/volumes/0/configMap/name",
+            json!({"config": {"existingConfigMap": "mine"}}),
+            json!("mine"),
+        ),
+        (
+            "template/spec/containers/0/image",
+            json!({"image": name}),
+            json!("a/b:1"),
+        ),
+        (
+            "template/spec/containers/0/imagePullPolicy",
+            json!({"image": {"pullPolicy": "Never"}}),
+            json!("Never"),
+        ),
+        (
+            "template/spec/containers/0/args/3",
+            json!({"extraArgs": ["--uplink=eth*"]}),
+            json!("--uplink=eth*"),
+        ),
+        (
+            "template/spec/containers/0/resources",
+            json!({"resources": amounts}),
+            amounts,
+        ),
+        (
+            "template/spec/nodeSelector/weir",
+            json!({"nodeSelector": {"weir": "true"}}),
+            json!("true"),
+        ),
+        ("template/spec/tolerations", json!({"tolerations": []}), json!([])),
+        (
+            "template/spec/priorityClassName",
+            json!({"priorityClassName": "mine"}),
+            json!("mine"),
+        ),
+    ];
+    fields
+        .map(|(field, given, shows)| {
+            case(
+                "DaemonSet kube-system/weir",
+                &format!("/spec/{field}"),
+                given,
+                shows,
+            )
+        })
+        .into()
+}
+
+fn leaves(schema: &Value, values: &Value) -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, value) in values.as_object().into_iter().flatten() {
+        let grouped = schema
+            .pointer(&format!("/properties/{name}/properties"))
+            .is_some();
+        match value.as_object().filter(|_| grouped) {
+            Some(group) => all.extend(group.keys().map(|inner| format!("/{name}/{inner}"))),
+            None => all.push(format!("/{name}")),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_laid_over_values() {
+        let mut values = json!({"image": {"tag": "", "policy": "x"}, "list": [1]});
+        overlay(&mut values, &json!({"image": {"tag": "1"}, "list": []}));
+        assert_eq!(values, json!({"image": {"tag": "1", "policy": "x"}, "list": []}));
+    }
+
+    #[test]
+    fn groups_are_opened() {
+        let schema = json!({"properties": {"image": {"properties": {}}, "resources": {"type": "object"}}});
+        let values = json!({"image": {"tag": "", "policy": "x"}, "resources": {"cpu": 1}});
+        assert_eq!(
+            leaves(&schema, &values),
+            ["/image/policy", "/image/tag", "/resources"]
+        );
+    }
+}
