@@ -349,3 +349,5 @@ fn failure(answer: &Answer) -> Option<String> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls;
