@@ -127,6 +127,13 @@ impl Maps {
 
     /// How full the maps are that can become full.
     pub fn fill(&self) -> Result<Vec<Fill>, MapError> {
+        let states = self.states.all()?;
+        let serving = states.iter().filter(|(_, state)| state.serving == 1);
+        self.fill_with(serving.count())
+    }
+
+    /// The same for one who knows how many backends serve: counting them is most of the work.
+    pub fn fill_with(&self, serving: usize) -> Result<Vec<Fill>, MapError> {
         let services = self.services.all()?;
         let slots: usize = services
             .iter()
@@ -135,12 +142,6 @@ impl Maps {
             .iter()
             .map(|(cluster, local)| slab_size(*cluster, *local))
             .sum();
-        let serving = self
-            .states
-            .all()?
-            .iter()
-            .filter(|(_, state)| state.serving == 1)
-            .count();
         let fill = |map, used, capacity| Fill { map, used, capacity };
         Ok(vec![
             fill(names::ADDRESSES, self.addresses.all()?.len(), limits::ADDRESSES),

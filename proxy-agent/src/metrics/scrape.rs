@@ -49,7 +49,8 @@ impl Scraper {
         for (reason, count) in maps.counters()? {
             raise(&self.metrics.packets.with_label_values(&[reason.name()]), count);
         }
-        for fill in maps.fill()? {
+        let serving = usize::try_from(self.metrics.backends.get()).unwrap_or(0);
+        for fill in maps.fill_with(serving)? {
             self.metrics
                 .rows
                 .with_label_values(&[fill.map])

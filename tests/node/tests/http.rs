@@ -81,6 +81,11 @@ fn probes_follow_the_node_and_scrapes_count() -> Result<()> {
         return Ok(());
     }
     let world = World::new("http")?;
+    probes_follow_the_node(&world)?;
+    scrapes_count(&world)
+}
+
+fn probes_follow_the_node(world: &World) -> Result<()> {
     let (n1, outside) = (world.n1.host(), &world.outside);
     let everywhere = [
         (n1, at(Ipv4Addr::LOCALHOST, PROBES)),
@@ -112,7 +117,11 @@ fn probes_follow_the_node_and_scrapes_count() -> Result<()> {
         .manifests
         .write("nodes.yaml", &[node_yaml(&world.n1), node_yaml(&world.n2)])?;
     becomes(outside, probes, "/healthz", 200)?;
+    Ok(())
+}
 
+fn scrapes_count(world: &World) -> Result<()> {
+    let (n1, outside) = (world.n1.host(), &world.outside);
     let before = scrape(n1)?;
     let [web, _] = WEB.tcp();
     let report = By::Packet.connect(&world.sandbox, &ConnectOptions::new(web, 30, 1))?;

@@ -50,7 +50,7 @@ fn what_people_set_is_used_or_named() {
     let found = parse(
         "mode: ipvs\nipvs: {scheduler: rr, strictARP: true, tcpTimeout: 0s}\nfeatureGates: {Any: true}\n\
          conntrack: {maxPerCore: 0, min: 131072}\nbindAddress: '::'\nhealthzBindAddress: '[::]:10256'\n\
-         healthzBindAdress: 0.0.0.0\nlinux: {masqueradeAll: true}\nnodePortAddresses: [10.0.0.0/8]\n",
+         healthzBindAddresses: 0.0.0.0\nlinux: {masqueradeAll: true}\nnodePortAddresses: [10.0.0.0/8]\n",
     );
     let found = found.unwrap();
     let in_vain = [
@@ -61,7 +61,7 @@ fn what_people_set_is_used_or_named() {
         "mode",
     ];
     assert_eq!(found.without_meaning, in_vain);
-    assert_eq!(found.unknown, ["healthzBindAdress", "linux"]);
+    assert_eq!(found.unknown, ["healthzBindAddresses", "linux"]);
     assert_eq!(found.healthz_bind_address, Some("[::]:10256".parse().unwrap()));
     assert_eq!(
         found.node_port_addresses,
@@ -69,7 +69,7 @@ fn what_people_set_is_used_or_named() {
     );
     let warning = found.warning(Path::new("f")).unwrap();
     assert!(
-        warning.contains("; not known to weir: healthzBindAdress, linux)"),
+        warning.contains("; not known to weir: healthzBindAddresses, linux)"),
         "{warning}"
     );
     assert!(!warning.contains('\n'));

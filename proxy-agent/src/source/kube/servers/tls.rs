@@ -30,7 +30,7 @@ async fn tls_server(names: &[&str]) -> (u16, Vec<u8>) {
                 continue;
             };
             let mut request = [0; 4096];
-            stream.read(&mut request).await.unwrap();
+            assert!(stream.read(&mut request).await.unwrap() > 0);
             let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
