@@ -251,8 +251,11 @@ impl Agent {
                 }
                 _ => {}
             }
-            self.telemetry.observe(&change);
-            news |= self.model.observe(change);
+            let noted = self.telemetry.note(&change);
+            if self.model.observe(change) {
+                news = true;
+                self.telemetry.changed(noted);
+            }
         }
         news
     }
@@ -307,7 +310,7 @@ impl Agent {
             self.report();
             self.say_ready();
         }
-        if self.telemetry.wants_counts(now) {
+        if self.telemetry.wants_counts(self.ready, now) {
             let (summary, problems) = (self.model.describe(), self.problems.len());
             let interfaces = self.attached_interfaces();
             let metrics = &self.telemetry.metrics;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_model::Change;
 use proxy_model::api::ApiNode;
+use proxy_model::{Change, Kind};
 
 use crate::apply::Outcome;
 use crate::clock;
@@ -27,6 +27,7 @@ pub struct Telemetry {
     counted: Option<Duration>,
     /// Whether something happened since the last count.
     uncounted: bool,
+    ready: bool,
 }
 
 impl Telemetry {
@@ -39,6 +40,7 @@ impl Telemetry {
             began: now,
             counted: None,
             uncounted: true,
+            ready: false,
         }
     }
 
@@ -48,14 +50,21 @@ impl Telemetry {
         self.health.began(now);
     }
 
-    /// Part of what it took.
-    pub fn observe(&mut self, change: &Change) {
+    /// Part of what it took: what to count if it says anything new.
+    pub fn note(&mut self, change: &Change) -> Option<(Kind, usize)> {
         self.latency.observe(change);
         match change {
-            Change::Put(object) => self.metrics.changed(object.kind(), 1),
-            Change::Delete(kind, _) => self.metrics.changed(*kind, 1),
-            Change::Replace(kind, list) => self.metrics.changed(*kind, list.len()),
-            _ => {}
+            Change::Put(object) => Some((object.kind(), 1)),
+            Change::Delete(kind, _) => Some((*kind, 1)),
+            Change::Replace(kind, list) => Some((*kind, list.len())),
+            _ => None,
+        }
+    }
+
+    /// It did say something new.
+    pub fn changed(&self, noted: Option<(Kind, usize)>) {
+        if let Some((kind, count)) = noted {
+            self.metrics.changed(kind, count);
         }
     }
 
@@ -83,10 +92,12 @@ impl Telemetry {
         }
     }
 
-    /// Whether it is time to count what there is.
-    pub fn wants_counts(&mut self, now: Duration) -> bool {
+    /// Whether it is time to count what there is: at once when the agent is `ready`; what is put off later is counted
+    /// when the loop comes round, which the sweeper sees to.
+    pub fn wants_counts(&mut self, ready: bool, now: Duration) -> bool {
         let rested = |last: Duration| now.saturating_sub(last) >= COUNT_INTERVAL;
-        if !self.uncounted || !self.counted.is_none_or(rested) {
+        let just_ready = std::mem::replace(&mut self.ready, ready) != ready;
+        if !just_ready && (!self.uncounted || !self.counted.is_none_or(rested)) {
             return false;
         }
         self.uncounted = false;
@@ -103,14 +114,16 @@ mod tests {
     fn counting_follows_changes_but_not_each_of_them() {
         let second = Duration::from_secs;
         let mut telemetry = Telemetry::new(Arc::new(Metrics::new().unwrap()), second(0));
-        let mut now = |at: u64, news: bool| {
+        let mut now = |at: u64, news: bool, ready: bool| {
             telemetry.began(second(at));
             telemetry.done(news, Outcome::default(), second(at));
-            telemetry.wants_counts(second(at))
+            telemetry.wants_counts(ready, second(at))
         };
-        assert!(now(10, true), "the first time");
-        assert!(!now(10, true), "at once again");
-        assert!(now(13, false), "what was put off");
-        assert!(!now(20, false), "nothing happened");
+        assert!(now(10, true, false), "the first time");
+        assert!(!now(10, true, false), "at once again");
+        assert!(now(10, true, true), "ready");
+        assert!(!now(10, true, true), "at once again");
+        assert!(now(13, false, true), "what was put off");
+        assert!(!now(20, false, true), "nothing happened");
     }
 }
