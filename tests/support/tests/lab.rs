@@ -195,13 +195,22 @@ fn traces(prefix: &str) -> Vec<String> {
         .filter(|line| line.contains(prefix))
         .map(str::to_owned)
         .collect();
-    let roots = [
+    let mut roots = [
         "/run/netns",
         "/run/weir-lab",
-        "/sys/fs/cgroup/unified",
+        "/var/lib/weir-lab",
         "/sys/fs/cgroup",
-    ];
-    for root in roots.map(Path::new).into_iter().filter(|path| path.exists()) {
+    ]
+    .map(PathBuf::from)
+    .to_vec();
+    // The hierarchies below it, one for each controller with cgroup v1.
+    roots.extend(
+        fs::read_dir("/sys/fs/cgroup")
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path()),
+    );
+    for root in roots.into_iter().filter(|path| path.is_dir()) {
         found.extend(
             fs::read_dir(root)
                 .unwrap()
@@ -235,6 +244,8 @@ fn nothing_stays() {
     let mut sleeper = Command::new("sh");
     sleeper.args(["-c", "sleep 1000 & sleep 1000"]);
     let sleeper = world.nodes[0].spawn(sleeper).unwrap();
+    fs::write(world.lab.disk().unwrap().join("file"), "").unwrap();
+    world.lab.make_cgroups1(&world.nodes[0]).unwrap();
     assert!(traces("labgone").len() > 5);
     world.lab.remove().unwrap();
     assert_eq!(traces("labgone"), Vec::<String>::new());

@@ -94,7 +94,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Starts a cluster of two nodes with weir and both address families, for as long as the result lives.
-pub(crate) fn hold(images: Vec<PathBuf>) -> Result<Held> {
+///
+/// `WEIR_IMAGE` names a `weir.tar` that was built elsewhere.
+pub(crate) fn hold(mut images: Vec<PathBuf>) -> Result<Held> {
+    images.extend(std::env::var_os("WEIR_IMAGE").map(PathBuf::from));
     let options = Options {
         proxy: Proxy::Weir,
         nodes: 2,
