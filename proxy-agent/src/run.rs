@@ -108,7 +108,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut inputs = Inputs::start(options.source, &agent)?;
     http::start(options.http, health, scraper).map_err(RunError::Http)?;
     loop {
-        let input = inputs.next(agent.model.next_wakeup()).await?;
+        let due = agent.model.next_wakeup();
+        let wakeups = [due, agent.telemetry.next_count()];
+        let input = inputs.next(wakeups.into_iter().flatten().min()).await?;
         agent.telemetry.began(clock::monotonic());
         let mut news = match input {
             Input::Stop(signal) => {
@@ -121,7 +123,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 began: walk.began,
                 frontends: walk.frontends,
             }),
-            Input::Time => true,
+            Input::Time => due.is_some_and(|at| at <= clock::monotonic()),
         };
         while let Ok(changes) = inputs.changes.try_recv() {
             news |= agent.observe(changes);
@@ -310,7 +312,7 @@ impl Agent {
             self.report();
             self.say_ready();
         }
-        if self.telemetry.wants_counts(self.ready, now) {
+        if self.telemetry.wants_counts(now) {
             let (summary, problems) = (self.model.describe(), self.problems.len());
             let interfaces = self.attached_interfaces();
             let metrics = &self.telemetry.metrics;

@@ -27,7 +27,6 @@ pub struct Telemetry {
     counted: Option<Duration>,
     /// Whether something happened since the last count.
     uncounted: bool,
-    ready: bool,
 }
 
 impl Telemetry {
@@ -40,7 +39,6 @@ impl Telemetry {
             began: now,
             counted: None,
             uncounted: true,
-            ready: false,
         }
     }
 
@@ -92,12 +90,15 @@ impl Telemetry {
         }
     }
 
-    /// Whether it is time to count what there is: at once when the agent is `ready`; what is put off later is counted
-    /// when the loop comes round, which the sweeper sees to.
-    pub fn wants_counts(&mut self, ready: bool, now: Duration) -> bool {
-        let rested = |last: Duration| now.saturating_sub(last) >= COUNT_INTERVAL;
-        let just_ready = std::mem::replace(&mut self.ready, ready) != ready;
-        if !just_ready && (!self.uncounted || !self.counted.is_none_or(rested)) {
+    /// When what was put off is to be counted.
+    pub fn next_count(&self) -> Option<Duration> {
+        let at = self.counted.unwrap_or_default() + COUNT_INTERVAL;
+        self.uncounted.then_some(at)
+    }
+
+    /// Whether it is time to count what there is.
+    pub fn wants_counts(&mut self, now: Duration) -> bool {
+        if self.next_count().is_none_or(|at| now < at) {
             return false;
         }
         self.uncounted = false;
@@ -114,16 +115,14 @@ mod tests {
     fn counting_follows_changes_but_not_each_of_them() {
         let second = Duration::from_secs;
         let mut telemetry = Telemetry::new(Arc::new(Metrics::new().unwrap()), second(0));
-        let mut now = |at: u64, news: bool, ready: bool| {
+        let mut now = |at: u64, news: bool| {
             telemetry.began(second(at));
             telemetry.done(news, Outcome::default(), second(at));
-            telemetry.wants_counts(ready, second(at))
+            (telemetry.wants_counts(second(at)), telemetry.next_count())
         };
-        assert!(now(10, true, false), "the first time");
-        assert!(!now(10, true, false), "at once again");
-        assert!(now(10, true, true), "ready");
-        assert!(!now(10, true, true), "at once again");
-        assert!(now(13, false, true), "what was put off");
-        assert!(!now(20, false, true), "nothing happened");
+        assert_eq!(now(10, true), (true, None), "the first time");
+        assert_eq!(now(10, true), (false, Some(second(11))), "at once again");
+        assert_eq!(now(11, false), (true, None), "what was put off");
+        assert_eq!(now(20, false), (false, None), "nothing happened");
     }
 }

@@ -122,6 +122,11 @@ fn probes_follow_the_node(world: &World) -> Result<()> {
 
 fn scrapes_count(world: &World) -> Result<()> {
     let (n1, outside) = (world.n1.host(), &world.outside);
+    // What the agent counts is at most a second old.
+    let all = clock::wait_until(WITHIN, || {
+        scrape(n1).is_ok_and(|samples| samples.get("weir_interfaces").is_some_and(|count| *count >= 4.0))
+    });
+    ensure!(all, "the interfaces do not appear: {:?}", scrape(n1)?);
     let before = scrape(n1)?;
     let [web, _] = WEB.tcp();
     let report = By::Packet.connect(&world.sandbox, &ConnectOptions::new(web, 30, 1))?;
