@@ -150,7 +150,7 @@ fn there_and_back(
 }
 
 /// Whether the row for answers is there and is this connection's own. An evicted one comes back with the first packet
-/// of another second; that of a connection that is over may have gone to a new one ([`lost_in_time`]), or meet the
+/// of another second; that of a connection that is over may have gone to a new one ([`super::lost_in_time`]), or meet the
 /// SYN's answer of a direct connection, which it must leave alone.
 fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &Decoded)) -> bool {
     let (Some(asked), Some((source_port, destination_port))) = (before.ports, after.ports) else {
