@@ -1,4 +1,4 @@
-//! `ADDRESSES`: the first question asked of every packet.
+//! `ADDRESSES`, and the filter before it: the first question asked of every packet.
 
 use crate::layout::byte_enum;
 use crate::limits;
@@ -6,7 +6,7 @@ use crate::net::Ip;
 
 /// A row of `ADDRESSES`: what an address is to this node.
 ///
-/// The map is the cheap first test: a destination without a row is none of weir's business.
+/// A destination without a row is none of weir's business, unless a connection to it still goes on.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Address {

@@ -162,11 +162,10 @@ pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
             (kind, EthHdr::LEN)
         }
     } else {
-        // A device without a link header: the version says it (RFC 791, RFC 8200).
-        let Some([first, _]) = packet.load::<2>(0) else {
+        let Some(first) = packet.load::<2>(0) else {
             return Network::Malformed;
         };
-        (if first >> 4 == 6 { IPV6 } else { IPV4 }, 0)
+        (by_version(first), 0)
     };
     match kind {
         IPV4 => ipv4(packet, l3, s),
@@ -175,19 +174,23 @@ pub fn network(packet: &impl Packet, place: Place, s: &mut Scratch) -> Network {
     }
 }
 
+/// What a packet of a device without link headers is: the version says it (RFC 791, RFC 8200).
+#[inline(always)]
+const fn by_version([first, _]: [u8; 2]) -> [u8; 2] {
+    if first >> 4 == 6 { IPV6 } else { IPV4 }
+}
+
 /// The destination of a packet without VLAN tag, before anything else is read of it; `None` if it takes a longer look.
 #[inline(always)]
 pub fn destination(packet: &impl Packet, ethernet: bool) -> Option<Ip> {
-    if !ethernet {
-        return None;
-    }
-    match packet.load::<2>(offset_of!(EthHdr, ether_type))? {
-        IPV4 => Some(Ip::v4(
-            packet.load::<4>(EthHdr::LEN + offset_of!(Ipv4Hdr, dst_addr))?,
-        )),
-        IPV6 => Some(Ip::v6(
-            packet.load::<16>(EthHdr::LEN + offset_of!(Ipv6Hdr, dst_addr))?,
-        )),
+    let (kind, l3) = if ethernet {
+        (packet.load::<2>(offset_of!(EthHdr, ether_type))?, EthHdr::LEN)
+    } else {
+        (by_version(packet.load::<2>(0)?), 0)
+    };
+    match kind {
+        IPV4 => Some(Ip::v4(packet.load::<4>(l3 + offset_of!(Ipv4Hdr, dst_addr))?)),
+        IPV6 => Some(Ip::v6(packet.load::<16>(l3 + offset_of!(Ipv6Hdr, dst_addr))?)),
         _ => None,
     }
 }
@@ -248,6 +251,8 @@ fn ipv6(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
 /// Reads the transport header: ports and flags, or what an ICMP error complains about.
 #[inline(always)]
 pub fn transport(packet: &impl Packet, s: &mut Scratch) -> Content {
+    // Also of a packet that cannot be read further: not the protocol of the packet before.
+    s.key.protocol = s.packet.protocol;
     let content = if s.packet.family == 6 && !extension_headers(packet, s) {
         Content::Malformed
     } else {

@@ -13,7 +13,7 @@ use crate::fragment::{recall_ports, remember_ports};
 use crate::packet::Packet;
 use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, TCP};
 use crate::scratch::{Place, Scratch};
-use crate::tables::{RouteQuery, RouteResult, Tables};
+use crate::tables::{Inserted, RouteQuery, RouteResult, Tables};
 use crate::verdict::Verdict;
 use crate::{flow, reply, rewrite, select, service};
 
@@ -80,7 +80,9 @@ fn serve(
         located = Some((address, kind));
     }
     let now = tables.now();
-    let (direction, reason) = if is_known(tables, now, s) {
+    // From outside, only a packet to an address of the node can begin a flow.
+    let may_begin = !place.uplink || located.is_some();
+    let (direction, reason) = if is_known(tables, now, may_begin, s) {
         known(tables, now, s)
     } else {
         cold_path();
@@ -206,12 +208,12 @@ fn unknown(kind: AddressKind, content: Content) -> Verdict {
 /// another CPU meanwhile, for another packet of this connection. For that flow to be removed here it would have to be
 /// begun and written between the look and the removal, which takes longer than they do.
 #[inline(always)]
-fn is_known(tables: &impl Tables, now: u32, s: &mut Scratch) -> bool {
+fn is_known(tables: &impl Tables, now: u32, may_begin: bool, s: &mut Scratch) -> bool {
     if !tables.flow(&s.key, &mut s.flow) {
         return false;
     }
     let over = starts_anew(tables, now, s);
-    if over {
+    if over && may_begin {
         tables.remove_flow(&s.key);
     }
     !over
@@ -299,10 +301,15 @@ fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch
         // The other half was evicted: this one knows everything that it knew.
         let own = s.flow.direction;
         s.flow.direction = twin.code();
-        let _healed = tables.insert_flow(&s.other, &s.flow);
+        if tables.insert_flow(&s.other, &s.flow) == Inserted::Exists {
+            // Another CPU was faster, and did not know of this packet.
+            let _gone = tables.touch_flow(&s.other, now, change);
+        }
         s.flow.direction = own;
     } else if flow::same_translation(&s.found, &s.flow) {
         // Otherwise a later connection took its place, which a late packet of this one must not close.
+        // Its own state counts: two CPUs may have left the halves different.
+        let change = flow::change(&s.found, from_backend, s.packet.tcp_flags);
         let _gone = tables.touch_flow(&s.other, now, change);
     }
 }

@@ -11,7 +11,7 @@ use proxy_common::{
 };
 use proxy_datapath::Scratch;
 
-/// What an address is to this node: the first question asked of a packet that comes in.
+/// What an address is to this node: asked of what comes in for the node itself, and of what begins a flow.
 ///
 /// Writer:    agent. Reader: all programs.
 /// Lifecycle: a ClusterIP's row is born after its frontends and dies when no flow uses the address any more.
@@ -87,7 +87,7 @@ pub(crate) static SERVICE_NAMES: HashMap<
 
 /// Connections of the packet path, two rows each: one for either direction, both with the whole translation.
 ///
-/// Writer:    programs; agent only deletes. Reader: programs, `weir flows`.
+/// Writer:    programs; agent only deletes. Reader: programs, `weir flows`, the agent's sweeper.
 /// Lifecycle: born with the first packet, dies by time-out (the agent's sweeper) or by LRU.
 /// Full:      LRU evicts; the next packet that finds one half rebuilds the other; a client whose half is gone gets a RST.
 /// Survives:  agent restart yes (pinned), ABI change no.
@@ -105,7 +105,7 @@ pub(crate) static INTERFACE_FLOWS: Array<InterfaceUse, { limits::INTERFACES }> =
 
 /// Ports of fragmented datagrams, which only the first fragment carries.
 ///
-/// Writer:    programs; agent only deletes. Reader: programs.
+/// Writer:    programs; agent only deletes. Reader: programs, the agent's sweeper.
 /// Lifecycle: born with a first fragment of a flow, of no use after 30 s.
 /// Full:      LRU evicts; later fragments of the evicted datagram are dropped and counted.
 /// Survives:  agent restart yes (pinned), ABI change no.
@@ -179,7 +179,7 @@ pub(crate) static EVENTS: RingBuf<Event, { limits::EVENT_BYTES }> = RingBuf::new
 
 /// Reason to packets, per CPU.
 ///
-/// Writer:    programs. Reader: `weir status`.
+/// Writer:    programs. Reader: `weir status`, `/metrics`.
 /// Lifecycle: counts from the first load on.
 /// Full:      cannot be: one row for each reason.
 /// Survives:  agent restart yes (pinned), ABI change no.
