@@ -106,7 +106,7 @@ impl KernelCompiler {
             return Ok(PathBuf::from(path));
         }
         let llvm = llvm(&self.sysroot.join("lib"))?;
-        let prefix = workspace::tools().join("llvm").join(&llvm.name);
+        let prefix = workspace::tools()?.join("llvm").join(&llvm.name);
         link(&llvm.path, &prefix.join("lib/libLLVM.so"))?;
         let variant = format!("-{}", llvm.name);
         tools::ensure_with(&tools::BPF_LINKER, &variant, |command| {

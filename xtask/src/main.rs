@@ -10,6 +10,8 @@ mod count;
 mod demo;
 mod deploy;
 mod docs;
+mod e2e;
+mod go;
 mod image;
 mod kernel_compiler;
 mod packages;
@@ -42,7 +44,7 @@ enum Verb {
     Test(test::Args),
     /// Build the container image, target/image/weir.tar, without Docker
     Image(image::Args),
-    /// Render docs/maps.md from the map definitions
+    /// Render docs/maps.md from the map definitions, docs/parity.md from test results
     Docs(docs::Args),
     /// Show weir at work: two nodes in network namespaces, with live traffic
     Demo(demo::Args),

@@ -1,6 +1,7 @@
 //! `test`: the ladder of suites, and one line with the sum.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::count::Count;
-use crate::{build, cluster, packages, shell, workspace};
+use crate::{build, cluster, e2e, image, packages, shell, workspace};
 
 /// What `test` is asked.
 #[derive(clap::Args)]
@@ -21,6 +22,8 @@ pub(crate) struct Args {
     /// Fail the tests that cannot run here; else they are skipped
     #[arg(long, env = "REQUIRE_ROOT", value_parser = clap::builder::FalseyValueParser::new())]
     require_root: bool,
+    #[command(flatten)]
+    e2e: e2e::E2eArgs,
 }
 
 impl Args {
@@ -30,6 +33,7 @@ impl Args {
             suites: Vec::new(),
             filter: Vec::new(),
             require_root: true,
+            e2e: e2e::E2eArgs::default(),
         }
     }
 }
@@ -47,8 +51,10 @@ enum Suite {
     Packet,
     /// Nodes as network namespaces, with real traffic (root)
     Node,
-    /// A real cluster with weir as its DaemonSet (root, and Go for the first time); only when named
+    /// A real cluster with weir as its DaemonSet (root, and Go for the first time)
     Cluster,
+    /// Kubernetes' own end-to-end tests in such a cluster: conformance, and all of its network group when named
+    E2e,
 }
 
 impl Suite {
@@ -60,12 +66,13 @@ impl Suite {
             Self::Packet => "packet",
             Self::Node => "node",
             Self::Cluster => "cluster",
+            Self::E2e => "e2e",
         }
     }
 
-    /// Folder of the suite's package; the unit tests are those of the default members.
+    /// Folder of the suite's package; the unit tests are those of the default members, the end-to-end tests not ours.
     fn folder(self) -> Option<String> {
-        (self != Self::Unit).then(|| format!("tests/{}", self.name()))
+        (!matches!(self, Self::Unit | Self::E2e)).then(|| format!("tests/{}", self.name()))
     }
 
     fn exists(self) -> Result<bool> {
@@ -76,7 +83,7 @@ impl Suite {
     /// Commands that its tests run.
     fn commands(self) -> &'static [&'static str] {
         match self {
-            Self::Unit | Self::Cluster => &[],
+            Self::Unit | Self::Cluster | Self::E2e => &[],
             Self::Support => &["ip", "nsenter"],
             Self::Scenario | Self::Packet => &["ip", "nsenter", "bpftool", "strace"],
             Self::Node => &[
@@ -87,12 +94,10 @@ impl Suite {
 
     /// Whether none of its tests can do without; the scenarios have a fake kernel as well.
     fn needs_root(self) -> bool {
-        matches!(self, Self::Support | Self::Packet | Self::Node | Self::Cluster)
-    }
-
-    /// Whether a run of everything leaves it out.
-    fn only_when_named(self) -> bool {
-        self == Self::Cluster
+        matches!(
+            self,
+            Self::Support | Self::Packet | Self::Node | Self::Cluster | Self::E2e
+        )
     }
 
     /// Its tests share one machine's devices, cgroups and clocks, so they take turns.
@@ -116,8 +121,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
     eprintln!("x: suites: {}", names.join(", "));
     let mut outcomes = Vec::new();
+    let mut run = Run {
+        args,
+        ships: suites.contains(&Suite::Cluster),
+        clusters: cluster::Shared::default(),
+    };
     for suite in suites {
-        let (result, took) = shell::timed(|| run_suite(suite, args));
+        let (result, took) = shell::timed(|| run.suite(suite));
         outcomes.push(match result {
             Ok((count, green)) => {
                 let note = if green || count.failed > 0 {
@@ -158,53 +168,72 @@ fn chosen(named: &[Suite]) -> Result<Vec<Suite>> {
                 suite.name()
             );
         }
-        if exists && (named.is_empty() && !suite.only_when_named() || named.contains(&suite)) {
+        if exists && (named.is_empty() || named.contains(&suite)) {
             suites.push(suite);
         }
     }
     Ok(suites)
 }
 
-fn run_suite(suite: Suite, args: &Args) -> Result<(Count, bool)> {
-    let root = packages::is_root();
-    if suite.needs_root() && !root {
-        return without_root(suite, args);
-    }
-    if suite.folder().is_some() && root {
-        packages::need(suite.commands())?;
-        if suite != Suite::Cluster {
-            build::all()?;
-        }
-    }
-    // Built apart, so that cargo shows its progress as on any terminal.
-    shell::run(cargo_test(suite)?.arg("--no-run"))?;
-    let mut tests = cargo_test(suite)?;
-    // Ends with this function.
-    let _cluster = match suite {
-        Suite::Cluster => Some(cluster(&mut tests)?),
-        _ => None,
-    };
-    if args.require_root {
-        tests.env("REQUIRE_ROOT", "1");
-    }
-    tests
-        .args(["--no-fail-fast", "--color", color(), "--"])
-        .args(&args.filter);
-    if suite.takes_turns() && !args.filter.iter().any(|word| word.starts_with("--test-threads")) {
-        tests.arg("--test-threads=1");
-    }
-    let (said, green) = tee(tests)?;
-    Ok((Count::read(&said), green))
+/// What the suites of one run share.
+struct Run<'a> {
+    args: &'a Args,
+    /// Whether the image is built anyway: then its binary is what all suites try, and no other is built.
+    ships: bool,
+    /// Ends with the run.
+    clusters: cluster::Shared,
 }
 
-/// The cluster that the tests run in, with servers and clients for them.
-fn cluster(tests: &mut Command) -> Result<cluster::Held> {
-    let peer = weir_lab::peer_binary()?;
-    let images = vec![cluster::peer_image(&peer)?];
-    tests
-        .env("WEIR_LAB_PEER", peer)
-        .env("WEIR_CLUSTER", cluster::state_file());
-    cluster::hold(images)
+impl Run<'_> {
+    fn suite(&mut self, suite: Suite) -> Result<(Count, bool)> {
+        let args = self.args;
+        let root = packages::is_root();
+        if suite.needs_root() && !root {
+            return without_root(suite, args);
+        }
+        if suite == Suite::E2e {
+            let scope = if args.suites.is_empty() {
+                e2e::Scope::Conformance
+            } else {
+                e2e::Scope::Everything
+            };
+            return e2e::run(&args.e2e, scope, &mut self.clusters);
+        }
+        let mut agent = workspace::agent();
+        if suite.folder().is_some() && root {
+            packages::need(suite.commands())?;
+            agent = self.agent()?;
+        }
+        // Built apart, so that cargo shows its progress as on any terminal.
+        shell::run(cargo_test(suite, &agent)?.arg("--no-run"))?;
+        let mut tests = cargo_test(suite, &agent)?;
+        if suite == Suite::Cluster {
+            self.clusters.need(cluster::Proxy::Weir)?;
+            tests
+                .env("WEIR_LAB_PEER", weir_lab::peer_binary()?)
+                .env("WEIR_CLUSTER", cluster::state_file());
+        }
+        if args.require_root {
+            tests.env("REQUIRE_ROOT", "1");
+        }
+        tests
+            .args(["--no-fail-fast", "--color", color(), "--"])
+            .args(&args.filter);
+        if suite.takes_turns() && !args.filter.iter().any(|word| word.starts_with("--test-threads")) {
+            tests.arg("--test-threads=1");
+        }
+        let (said, green) = tee(tests)?;
+        Ok((Count::read(&said), green))
+    }
+
+    /// Builds the agent that is tried.
+    fn agent(&self) -> Result<PathBuf> {
+        if self.ships {
+            return image::binary();
+        }
+        build::all()?;
+        Ok(workspace::agent())
+    }
 }
 
 /// Nothing is built for tests that could only say that they need root; the suite counts as one that was skipped.
@@ -222,12 +251,12 @@ fn without_root(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     ))
 }
 
-fn cargo_test(suite: Suite) -> Result<Command> {
+fn cargo_test(suite: Suite, agent: &Path) -> Result<Command> {
     let mut cargo = shell::cargo(["test"]);
     if let Some(folder) = suite.folder() {
         cargo.args(["--package", &workspace::package_name(&folder)?]);
         cargo
-            .env("WEIR_BIN", workspace::agent())
+            .env("WEIR_BIN", agent)
             .env("WEIR_BPF_OBJECT", workspace::object());
         cargo.env("PATH", packages::search_path());
     }

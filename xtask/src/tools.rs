@@ -1,4 +1,4 @@
-//! Tools from crates.io, pinned, built once into `target/tools`.
+//! Tools from crates.io, pinned, built once into the cache.
 
 use std::fs;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub(crate) fn ensure(tool: &Tool) -> Result<PathBuf> {
 /// A folder for each version and variant. Cargo puts the binary there last, so an interrupted build is taken up again,
 /// with the crates that are done.
 pub(crate) fn ensure_with(tool: &Tool, variant: &str, prepare: impl FnOnce(&mut Command)) -> Result<PathBuf> {
-    let root = workspace::tools().join(format!("{}-{}{variant}", tool.package, tool.version));
+    let root = workspace::tools()?.join(format!("{}-{}{variant}", tool.package, tool.version));
     let binary = root.join("bin").join(tool.binary);
     if binary.exists() {
         return Ok(binary);

@@ -18,11 +18,11 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// Tools built for this repository. `WEIR_TOOLS` lets several work trees share one folder.
-pub(crate) fn tools() -> PathBuf {
+/// Tools built for this repository: `WEIR_TOOLS`, else a folder of the cache.
+pub(crate) fn tools() -> Result<PathBuf> {
     match std::env::var_os("WEIR_TOOLS") {
-        Some(dir) => root().join(dir),
-        None => target().join("tools"),
+        Some(dir) => Ok(root().join(dir)),
+        None => Ok(cache()?.join("tools")),
     }
 }
 

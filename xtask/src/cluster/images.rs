@@ -11,16 +11,16 @@ use crate::image::archive::Image;
 use crate::{packages, shell, workspace};
 
 /// Where the images claim to come from. No such registry exists, so a pull by mistake fails.
-pub(super) const REGISTRY: &str = "registry.weir.test";
+pub(crate) const REGISTRY: &str = "registry.weir.test";
 
 /// Name and tag under which containerd knows the pause image.
 pub(super) fn pause() -> String {
     format!("{REGISTRY}/pause:3.10.2")
 }
 
-/// As the end-to-end tests call it below their registry for such images.
-pub(super) fn agnhost() -> String {
-    format!("{REGISTRY}/e2e/agnhost:2.63.0")
+/// An image of the end-to-end tests, as they call it below their registry for such.
+fn e2e(name: &str) -> String {
+    format!("{REGISTRY}/e2e/{name}")
 }
 
 pub(super) fn coredns() -> Result<String> {
@@ -59,6 +59,8 @@ pub(super) fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
     let images = [
         ("pause", pause_image(&folder)?),
         ("agnhost", agnhost_image(programs)?),
+        ("busybox", busybox_image()?),
+        ("boom-server", boom_server_image(programs)),
         ("coredns", coredns_image(programs)?),
     ];
     images
@@ -100,7 +102,7 @@ fn coredns_image(programs: &Programs) -> Result<Image> {
 }
 
 /// The lab's server and client, for pods.
-pub(crate) fn peer(binary: &Path) -> Result<PathBuf> {
+pub(super) fn peer(binary: &Path) -> Result<PathBuf> {
     let mut image = Image::new(format!("{REGISTRY}/lab-peer:dev"), &["/weir-lab-peer"]);
     image.file("/weir-lab-peer", binary);
     add_libraries(&mut image, binary);
@@ -112,9 +114,14 @@ pub(crate) fn peer(binary: &Path) -> Result<PathBuf> {
 
 /// What the end-to-end tests run in their pods: agnhost, and around it the commands that upstream's image has.
 fn agnhost_image(programs: &Programs) -> Result<Image> {
-    let mut image = Image::new(agnhost(), &["/agnhost"]).cmd(&["pause"]);
+    let mut image = Image::new(e2e("agnhost:2.63.0"), &["/agnhost"])
+        // Upstream's is Debian with dig and glibc's resolver, which are in here.
+        .also(e2e("glibc-dns-testing:2.0.0"))
+        .cmd(&["pause"]);
     image.file("/agnhost", &programs.path("agnhost"));
     image.link("/agnhost-2", "agnhost");
+    // Specs about CoreDNS' configuration have a server of their own.
+    image.file("/coredns", &programs.path("coredns"));
     for name in ["localhost.crt", "localhost.key"] {
         image.text(
             name,
@@ -132,6 +139,24 @@ fn agnhost_image(programs: &Programs) -> Result<Image> {
     image.link("/usr/bin/nc", "nc.openbsd");
     image.link("/usr/local/bin/iperf", "../../bin/iperf");
     add_name_resolution(&mut image);
+    Ok(image)
+}
+
+/// A server whose packets are out of window: what becomes of its connections tells of a bug that proxies have had.
+fn boom_server_image(programs: &Programs) -> Image {
+    let mut image = Image::new(e2e("regression-issue-74839:1.4"), &["/regression-issue-74839"]);
+    image.file(
+        "/regression-issue-74839",
+        &programs.path("regression-issue-74839"),
+    );
+    image
+}
+
+/// The small commands on their own.
+fn busybox_image() -> Result<Image> {
+    let mut image = Image::new(e2e("busybox:1.37.0-1"), &[]).cmd(&["sh"]);
+    users(&mut image);
+    add_busybox(&mut image)?;
     Ok(image)
 }
 

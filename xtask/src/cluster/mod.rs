@@ -21,17 +21,16 @@ mod running;
 mod serve;
 mod show;
 mod state;
+mod suites;
 mod up;
 mod wait;
-
-use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Subcommand;
 
-pub(crate) use images::peer as peer_image;
-use options::{Options, Proxy};
-pub(crate) use up::Held;
+pub(crate) use images::REGISTRY;
+pub(crate) use options::Proxy;
+pub(crate) use suites::{E2ePlace, E2ePrograms, Shared, e2e_programs, kubernetes_version, state_file};
 
 /// What `cluster` is asked.
 #[derive(clap::Args)]
@@ -91,22 +90,4 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Verb::Serve(args) => serve::run(args),
         Verb::NodeInit(args) => init::run(args),
     }
-}
-
-/// Starts a cluster of two nodes with weir and both address families, for as long as the result lives.
-///
-/// `WEIR_IMAGE` names a `weir.tar` that was built elsewhere.
-pub(crate) fn hold(mut images: Vec<PathBuf>) -> Result<Held> {
-    images.extend(std::env::var_os("WEIR_IMAGE").map(PathBuf::from));
-    let options = Options {
-        proxy: Proxy::Weir,
-        nodes: 2,
-        dual_stack: true,
-    };
-    up::hold(&up::Request { options, images })
-}
-
-/// Where the tests find what they need to know of the cluster.
-pub(crate) fn state_file() -> PathBuf {
-    state::path()
 }

@@ -201,6 +201,12 @@ fn kubelet(folder: &Path, cgroup: &Path) -> Value {
     })
 }
 
+/// Every second node is in the other zone.
+fn labels(number: u8) -> String {
+    let zone = if number.is_multiple_of(2) { "b" } else { "a" };
+    format!("topology.kubernetes.io/region=lab,topology.kubernetes.io/zone=lab-{zone}")
+}
+
 fn kubelet_command(from: &Ingredients, node: &Node, folder: &Path) -> Vec<String> {
     let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
     vec![
@@ -210,6 +216,7 @@ fn kubelet_command(from: &Ingredients, node: &Node, folder: &Path) -> Vec<String
         flag("cert-dir", &folder.join("pki")),
         format!("--hostname-override={}", node_name(node.number())),
         format!("--node-ip={}", from.options.node_addresses(node)),
+        format!("--node-labels={}", labels(node.number())),
         "-v=2".to_owned(),
     ]
 }

@@ -22,7 +22,7 @@ pub(crate) enum Proxy {
 
 impl Proxy {
     /// As on the command line.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Weir => "weir",
             Self::KubeProxyNftables => "kube-proxy-nftables",

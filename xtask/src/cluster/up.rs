@@ -47,7 +47,7 @@ pub(super) struct Request {
 }
 
 /// A cluster that ends with the one who asked for it: dropping this ends it.
-pub(crate) struct Held {
+pub(super) struct Held {
     child: Option<Child>,
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::objects::{self, Objects};
-use crate::{packages, shell, workspace};
+use crate::{go, packages, shell, workspace};
 
 const FOLDER: &str = "deploy/helm/weir";
 
@@ -109,8 +109,7 @@ fn overlay(values: &mut Value, given: &Value) {
 }
 
 fn run_go(question: &str) -> Result<String> {
-    packages::need(&["go"])?;
-    let mut go = shell::command("go", ["run", "render.go"]);
+    let mut go = shell::command(go::find()?, ["run", "render.go"]);
     go.current_dir(workspace::root().join("deploy/test"))
         .env("PATH", packages::search_path())
         // The library of any Go will do: none is fetched.

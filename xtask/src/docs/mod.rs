@@ -1,7 +1,9 @@
-//! `docs`: renders docs/maps.md from the map definitions, which are the truth.
+//! `docs`: renders docs/maps.md from the map definitions, which are the truth, and docs/parity.md from the results of
+//! end-to-end tests.
 
 mod layout;
 mod maps;
+mod parity;
 mod rows;
 
 use std::fs;
@@ -13,7 +15,11 @@ pub(crate) use maps::{Map, maps};
 use crate::{source, workspace};
 
 const MAPS: &str = "proxy-ebpf/src/maps.rs";
-const PAGE: &str = "docs/maps.md";
+
+/// A page, and what renders it.
+type Page = (&'static str, fn() -> Result<String>);
+
+const PAGES: [Page; 2] = [("docs/maps.md", map_page), ("docs/parity.md", parity::page)];
 
 /// What `docs` is asked.
 #[derive(clap::Args)]
@@ -23,27 +29,30 @@ pub(crate) struct Args {
     check: bool,
 }
 
-/// Writes the page, or compares it.
+/// Writes the pages, or compares them.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check {
         return check();
     }
-    fs::write(workspace::root().join(PAGE), page()?).with_context(|| format!("writing {PAGE}"))?;
-    eprintln!("x: wrote {PAGE}");
-    Ok(())
-}
-
-/// Fails if the page is not what the definitions say.
-pub(crate) fn check() -> Result<()> {
-    let page = page()?;
-    if workspace::read(PAGE).unwrap_or_default() != page {
-        bail!("{PAGE} is not up to date: run `./x docs` and commit the result");
+    for (path, page) in PAGES {
+        fs::write(workspace::root().join(path), page()?).with_context(|| format!("writing {path}"))?;
+        eprintln!("x: wrote {path}");
     }
-    eprintln!("x: {PAGE} is up to date");
     Ok(())
 }
 
-fn page() -> Result<String> {
+/// Fails if a page is not what its sources say.
+pub(crate) fn check() -> Result<()> {
+    for (path, page) in PAGES {
+        if workspace::read(path).unwrap_or_default() != page()? {
+            bail!("{path} is not up to date: run `./x docs` and commit the result");
+        }
+        eprintln!("x: {path} is up to date");
+    }
+    Ok(())
+}
+
+fn map_page() -> Result<String> {
     let maps = maps(&workspace::read(MAPS)?).with_context(|| format!("reading {MAPS}"))?;
     let files = source::files()?;
     let common = files

@@ -22,7 +22,8 @@ enum Content {
 
 /// An image that is being put together.
 pub(crate) struct Image {
-    name: String,
+    /// The first one is the image's own.
+    names: Vec<String>,
     content: BTreeMap<String, Content>,
     entrypoint: Vec<String>,
     cmd: Vec<String>,
@@ -32,11 +33,17 @@ impl Image {
     /// An empty image called `NAME:TAG`.
     pub(crate) fn new(name: impl Into<String>, entrypoint: &[&str]) -> Self {
         Self {
-            name: name.into(),
+            names: vec![name.into()],
             content: BTreeMap::new(),
             entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
             cmd: Vec::new(),
         }
+    }
+
+    /// Another `NAME:TAG` for the same image.
+    pub(crate) fn also(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
     }
 
     /// Arguments if a pod gives none.
@@ -77,7 +84,7 @@ impl Image {
     /// Changes when anything in the image does. A file counts by its path, size and time, as for make.
     pub(crate) fn fingerprint(&self) -> Result<String> {
         let mut hash = Sha256::new();
-        hash.update(format!("1 {} {:?} {:?}", self.name, self.entrypoint, self.cmd));
+        hash.update(format!("1 {:?} {:?} {:?}", self.names, self.entrypoint, self.cmd));
         for (path, content) in &self.content {
             let line = match content {
                 Content::Folder(mode) => format!("\n{path} {mode:o}"),
@@ -106,7 +113,7 @@ impl Image {
         let config = self.config(&layer).to_string();
         let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
         let layer_name = format!("{layer}/layer.tar");
-        let manifest = json!([{ "Config": config_name, "RepoTags": [self.name], "Layers": [layer_name] }]);
+        let manifest = json!([{ "Config": config_name, "RepoTags": self.names, "Layers": [layer_name] }]);
         let draft = target.with_extension("new");
         let file = File::create(&draft).with_context(|| format!("cannot create {}", draft.display()))?;
         let mut archive = Builder::new(BufWriter::new(file));

@@ -57,7 +57,7 @@ pub(crate) fn archive() -> Result<PathBuf> {
 }
 
 /// Builds the agent with no library outside of it, and copies it to the folder of the image.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     build::object()?;
     let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
     ensure_target(&target)?;
