@@ -74,6 +74,8 @@ api! {
         pub external_traffic_policy: Option<String>,
         /// Who may use the load balancer's addresses.
         pub load_balancer_source_ranges: Option<Vec<String>>,
+        /// Where load balancers ask for local endpoints.
+        pub health_check_node_port: Option<i64>,
     }
 
     /// A port of a Service.

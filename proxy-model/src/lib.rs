@@ -25,6 +25,7 @@
 //!      └──────failed────▶ Retries    retry.rs    when to try again, and what to tell people
 //! ```
 //!
+//! `health_checks.rs` is what follows for load balancers that ask, and touches no row.
 //! `model.rs` is the whole as a state machine (`change.rs` is what goes in); `adopt.rs` is how it starts over the rows of a former agent.
 
 #![forbid(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod api;
 pub mod change;
 pub mod claims;
 pub mod desired;
+pub mod health_checks;
 pub mod ids;
 pub mod layout;
 pub mod leaving;
@@ -61,8 +63,9 @@ pub mod traffic;
 
 pub use address::{Family, parse as parse_address};
 pub use change::{Adopted, Change, Limits, LocalAddress, NO_NODE_PORTS, Options, Summary};
+pub use health_checks::{HealthChecks, LocalEndpoints};
 pub use leaving::GRACE;
 pub use model::Model;
 pub use node_ports::{NodePortAddresses, NodePortAddressesError};
-pub use object::{DecodeError, Kind, Object, ObjectName, Problem};
+pub use object::{DecodeError, Kind, Object, ObjectName, Problem, Reason};
 pub use plan::Step;

@@ -19,8 +19,9 @@ use proxy_common::Scope;
 use crate::addresses::{self, Addresses, Planned};
 use crate::adopt::{self, Distrusted};
 use crate::change::{Adopted, Change, Options, Summary};
+use crate::health_checks::HealthChecks;
 use crate::mirror::Mirror;
-use crate::object::{Kind, ObjectName, Problem};
+use crate::object::{Kind, ObjectName, Problem, Reason};
 use crate::objects::{Dirty, Objects};
 use crate::plan::Step;
 use crate::ports::Ports;
@@ -245,16 +246,31 @@ impl Model {
 
     /// Everything an operator should know, sorted by object.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = self.objects.problems();
+        self.problems_with(Vec::new())
+    }
+
+    /// The same, with what was found out elsewhere.
+    pub fn problems_with(&self, mut problems: Vec<Problem>) -> Vec<Problem> {
+        problems.extend(self.objects.problems());
         for (name, refused) in &self.refused {
-            problems.extend(refused.iter().map(|what| Problem::new(Kind::Service, name, what)));
+            let problem = |what| Problem::new(Kind::Service, name, what).because(Reason::FrontendRefused);
+            problems.extend(refused.iter().map(problem));
         }
         for (task, retry) in self.retries.iter() {
-            problems.push(self.retry_problem(task, &retry.reason));
+            let problem = self.retry_problem(task, &retry.reason);
+            problems.push(problem.because(Reason::FailedToProgram));
+        }
+        for problem in &mut problems {
+            problem.uid = self.objects.uid(problem.kind, &problem.name).map(str::to_owned);
         }
         problems.sort();
         problems.dedup();
         problems
+    }
+
+    /// Where load balancers ask for local endpoints, and what they are told; `None` until all lists are complete.
+    pub fn health_checks(&self) -> Option<HealthChecks> {
+        self.objects.synced().then(|| HealthChecks::of(&self.objects))
     }
 
     fn retry_problem(&self, task: &Task, reason: &str) -> Problem {

@@ -54,6 +54,18 @@ impl NodePortAddresses {
     }
 }
 
+impl NodePortAddresses {
+    /// Whether the ranges have every address of a family; `None` if the Node decides.
+    pub fn includes_all(&self, family: Family) -> Option<bool> {
+        let Self::In(prefixes) = self else { return None };
+        let mut same_family = prefixes
+            .iter()
+            .filter(|prefix| Family::of(prefix.first) == family)
+            .peekable();
+        Some(same_family.peek().is_none() || same_family.any(Prefix::is_whole_family))
+    }
+}
+
 /// A range of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prefix {
@@ -90,6 +102,10 @@ impl FromStr for Prefix {
 }
 
 impl Prefix {
+    fn is_whole_family(&self) -> bool {
+        self.mask.count_ones() <= if self.first.is_v4() { 96 } else { 0 }
+    }
+
     /// Whether the address is in it.
     pub fn contains(&self, ip: Ip) -> bool {
         let bits = |ip: Ip| u128::from_be_bytes(ip.bytes) & self.mask;
@@ -209,6 +225,16 @@ mod tests {
         let only_v4 = NodePortAddresses::parse(&["192.0.2.0/24", "198.51.100.0/24"]).unwrap();
         for (address, expected) in [("198.51.100.7", true), ("203.0.113.7", false), ("fd00::1", true)] {
             assert_eq!(only_v4.includes(ip(address)), Some(expected), "{address}");
+        }
+        assert_eq!(NodePortAddresses::Primary.includes_all(Family::V4), None);
+        let whole = NodePortAddresses::parse(&["192.0.2.0/24", "0.0.0.0/0", "fd00::/8"]).unwrap();
+        for (ranges, family, expected) in [
+            (&only_v4, Family::V4, false),
+            (&only_v4, Family::V6, true),
+            (&whole, Family::V4, true),
+            (&whole, Family::V6, false),
+        ] {
+            assert_eq!(ranges.includes_all(family), Some(expected), "{ranges:?} {family}");
         }
         let among = NodePortAddresses::parse(&["primary", "::/0"]);
         assert_eq!(among, Err(NodePortAddressesError::PrimaryAmongOthers));

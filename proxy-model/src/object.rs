@@ -187,15 +187,58 @@ pub struct Problem {
     pub object: String,
     /// What is wrong, what it costs, and what to do.
     pub what: String,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Name of the object.
+    pub name: ObjectName,
+    /// Its `metadata.uid`, if it has one.
+    pub uid: Option<String>,
+}
+
+/// What sort of problem it is: the reason of its Event.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Reason {
+    /// The object asks for something that cannot be done, whatever the node.
+    NotServed,
+    /// It asks for a frontend that it does not get: somebody else has it, or the node itself.
+    FrontendRefused,
+    /// The kernel refuses its rows, or has no room for them.
+    FailedToProgram,
+    /// Its health check node port cannot be listened on; the word is kube-proxy's.
+    FailedToStartServiceHealthcheck,
+}
+
+impl Reason {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotServed => "NotServed",
+            Self::FrontendRefused => "FrontendRefused",
+            Self::FailedToProgram => "FailedToProgram",
+            Self::FailedToStartServiceHealthcheck => "FailedToStartServiceHealthcheck",
+        }
+    }
 }
 
 impl Problem {
-    /// About one object.
+    /// About one object; [`Reason::NotServed`].
     pub fn new(kind: Kind, name: &ObjectName, what: impl Into<String>) -> Self {
         Self {
             object: format!("{kind} {name}"),
             what: what.into(),
+            reason: Reason::NotServed,
+            kind,
+            name: name.clone(),
+            uid: None,
         }
+    }
+
+    /// For another reason.
+    #[must_use]
+    pub fn because(self, reason: Reason) -> Self {
+        Self { reason, ..self }
     }
 }
 

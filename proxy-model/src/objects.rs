@@ -49,7 +49,8 @@ pub struct Objects {
     local: Option<BTreeSet<Ip>>,
     claims: Claims,
     synced: BTreeSet<Kind>,
-    names: HashMap<Kind, HashSet<ObjectName>>,
+    /// Every object that is there, with its `uid`.
+    names: HashMap<Kind, HashMap<ObjectName, Option<String>>>,
     node_port_addresses: NodePortAddresses,
 }
 
@@ -74,6 +75,16 @@ impl Objects {
     /// A Service by name.
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
         self.services.get(name)
+    }
+
+    /// All Services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = (&ObjectName, &Service)> {
+        self.services.iter()
+    }
+
+    /// The `uid` of an object.
+    pub fn uid(&self, kind: Kind, name: &ObjectName) -> Option<&str> {
+        self.names.get(&kind)?.get(name)?.as_deref()
     }
 
     /// The slices of a Service, in the order of their names.
@@ -111,6 +122,17 @@ impl Objects {
         self.node_port_addresses.includes(address).unwrap_or_else(named)
     }
 
+    /// Whether that is so for all addresses of a family that the node may ever have.
+    pub fn serves_node_ports_everywhere(&self, family: Family) -> bool {
+        let unnamed = || {
+            let node = self.node.as_ref();
+            node.is_none_or(|node| node.addresses.is_empty())
+        };
+        self.node_port_addresses
+            .includes_all(family)
+            .unwrap_or_else(unnamed)
+    }
+
     /// Whether complete lists of all kinds have been seen.
     pub fn synced(&self) -> bool {
         Kind::ALL.iter().all(|kind| self.synced.contains(kind))
@@ -119,7 +141,11 @@ impl Objects {
     /// An object is new or different.
     pub fn put(&mut self, object: &Object, dirty: &mut Dirty) {
         let name = object.name();
-        self.names.entry(object.kind()).or_default().insert(name.clone());
+        let uid = object.metadata().uid.clone();
+        let names = self.names.entry(object.kind()).or_default();
+        let before = names.insert(name.clone(), uid.clone());
+        // Made again while nobody looked: another object, whatever it says.
+        dirty.other |= before.is_some_and(|before| before != uid);
         match object {
             Object::Service(service) => self.put_service(name, service, dirty),
             Object::EndpointSlice(slice) => self.put_slice(name, slice, dirty),
@@ -150,9 +176,10 @@ impl Objects {
             .filter(|object| object.kind() == kind)
             .map(Object::name)
             .collect();
-        let known = self.names.get(&kind).cloned().unwrap_or_default();
-        for gone in known.difference(&listed) {
-            self.delete(kind, gone, dirty);
+        let known = self.names.get(&kind).into_iter().flat_map(HashMap::keys);
+        let gone: Vec<ObjectName> = known.filter(|name| !listed.contains(name)).cloned().collect();
+        for name in gone {
+            self.delete(kind, &name, dirty);
         }
         for object in list.iter().filter(|object| object.kind() == kind) {
             self.put(object, dirty);

@@ -26,6 +26,8 @@ pub struct Service {
     pub internal: TrafficPolicy,
     /// `externalTrafficPolicy`.
     pub external: TrafficPolicy,
+    /// Where load balancers ask whether this node has endpoints of it.
+    pub health_check: Option<u16>,
     /// What is wrong with it.
     pub problems: Vec<String>,
 }
@@ -72,8 +74,10 @@ impl Service {
                 spec.external_traffic_policy.as_deref(),
                 &mut problems,
             ),
+            health_check: None,
             problems: Vec::new(),
         };
+        service.health_check = read_health_check(spec, service.external, &mut problems);
         let name_fits = |name: &Option<String>| name.as_ref().is_none_or(|name| name.len() <= LONGEST_NAME);
         if !name_fits(&object.metadata.name) || !name_fits(&object.metadata.namespace) {
             service.ports.clear();
@@ -198,6 +202,19 @@ pub fn read_protocol(word: Option<&str>) -> Result<Protocol, &str> {
         Some("UDP") => Ok(Protocol::Udp),
         Some(other) => Err(other),
     }
+}
+
+/// Only the load balancer of a Service that keeps clients' addresses has to know where the endpoints are.
+fn read_health_check(spec: &ServiceSpec, external: TrafficPolicy, problems: &mut Vec<String>) -> Option<u16> {
+    let asked = spec.kind.as_deref() == Some("LoadBalancer") && external == TrafficPolicy::Local;
+    let given = spec.health_check_node_port.filter(|given| asked && *given != 0)?;
+    let number = read_port_number(Some(given));
+    if number.is_none() {
+        problems.push(format!(
+            "healthCheckNodePort is {given}: not answered there; use 1 to 65535"
+        ));
+    }
+    number
 }
 
 fn show(number: Option<i64>) -> String {
