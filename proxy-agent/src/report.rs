@@ -1,6 +1,67 @@
-//! Says what is wrong once, again when it changes, and once more when it is over.
+//! Says what is wrong once, again when it changes, and once more when it is over: in the log, to whoever tells the owners
+//! of the objects, and to `weir status`.
 
 use std::collections::BTreeSet;
+
+use proxy_model::Problem;
+use tokio::sync::watch;
+
+use crate::problems::Sentences;
+
+/// All that is wrong with objects now.
+pub type Problems = Vec<Problem>;
+
+/// Where the loop says what is wrong.
+#[derive(Debug)]
+pub struct Report {
+    log: Reported,
+    objects: watch::Sender<Problems>,
+    all: watch::Sender<Sentences>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            log: Reported::default(),
+            objects: watch::channel(Problems::new()).0,
+            all: watch::channel(Sentences::new()).0,
+        }
+    }
+}
+
+impl Report {
+    /// What is wrong with objects, whenever it changes.
+    pub fn problems(&self) -> watch::Receiver<Problems> {
+        self.objects.subscribe()
+    }
+
+    /// What is wrong at all.
+    pub fn sentences(&self) -> watch::Receiver<Sentences> {
+        self.all.subscribe()
+    }
+
+    /// This is all that is wrong: with objects, and otherwise.
+    pub fn replace(&mut self, objects: Problems, others: impl Iterator<Item = String>) {
+        let sentences = objects.iter().map(ToString::to_string);
+        self.log.replace(sentences.chain(others).collect());
+        self.all.send_replace(self.log.open.clone());
+        self.objects.send_if_modified(|known| {
+            let different = *known != objects;
+            *known = objects;
+            different
+        });
+    }
+
+    /// How much is wrong.
+    pub fn len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.log.is_empty()
+    }
+}
 
 /// The sentences that have been logged and still hold.
 #[derive(Debug, Default)]
@@ -21,13 +82,6 @@ impl Reported {
         self.open = now;
     }
 
-    fn difference<'s>(&'s self, now: &'s BTreeSet<String>) -> (Vec<&'s String>, Vec<&'s String>) {
-        (
-            now.difference(&self.open).collect(),
-            self.open.difference(now).collect(),
-        )
-    }
-
     /// How much is wrong.
     pub fn len(&self) -> usize {
         self.open.len()
@@ -37,10 +91,19 @@ impl Reported {
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
+
+    fn difference<'s>(&'s self, now: &'s BTreeSet<String>) -> (Vec<&'s String>, Vec<&'s String>) {
+        (
+            now.difference(&self.open).collect(),
+            self.open.difference(now).collect(),
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proxy_model::{Kind, ObjectName};
+
     use super::*;
 
     #[test]
@@ -55,5 +118,26 @@ mod tests {
             reported.difference(&now),
             (vec![&"b".to_owned()], vec![&"a".to_owned()])
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_objects_is_passed_on_when_it_changes() {
+        let mut report = Report::default();
+        let mut problems = report.problems();
+        let problem = Problem::new(Kind::Service, &ObjectName::new("shop", "web"), "is odd: mend it");
+        report.replace(
+            vec![problem.clone()],
+            ["interface eth0: down".to_owned()].into_iter(),
+        );
+        assert_eq!((report.len(), report.is_empty()), (2, false));
+        assert!(problems.has_changed().unwrap());
+        assert_eq!(*problems.borrow_and_update(), std::slice::from_ref(&problem));
+        report.replace(vec![problem], std::iter::empty());
+        assert!(
+            !problems.has_changed().unwrap(),
+            "only the interface is well again"
+        );
+        report.replace(Vec::new(), std::iter::empty());
+        assert!(problems.has_changed().unwrap() && report.is_empty());
     }
 }

@@ -30,7 +30,8 @@ use crate::kernel::{
     self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot, Sweeper, Walk,
 };
 use crate::metrics::{Metrics, Scraper};
-use crate::report::Reported;
+use crate::problems;
+use crate::report::Report;
 use crate::source::{Changes, Source, SourceError};
 use crate::telemetry::Telemetry;
 
@@ -157,6 +158,9 @@ impl Inputs {
         let mut snapshots = agent.interfaces.snapshots();
         snapshots.mark_changed();
         tracing::info!("reading {}", source.describe());
+        if let Err(error) = problems::answer(agent.maps.pins(), agent.problems.sentences()) {
+            tracing::warn!("`weir status` will not say what is wrong, the log does: {error}");
+        }
         tokio::spawn(Sweeper::open(agent.maps.pins())?.run(walks_out));
         Ok(Self {
             changes,
@@ -200,7 +204,7 @@ struct Agent {
     /// Why the node's configuration could not be written.
     unconfigured: Option<String>,
     ready: bool,
-    problems: Reported,
+    problems: Report,
     telemetry: Telemetry,
 }
 
@@ -227,7 +231,7 @@ impl Agent {
             attached: Snapshot::default(),
             unconfigured: None,
             ready: false,
-            problems: Reported::default(),
+            problems: Report::default(),
             telemetry,
         })
     }
@@ -326,21 +330,13 @@ impl Agent {
     }
 
     fn report(&mut self) {
-        let of_objects = self
-            .model
-            .problems()
-            .into_iter()
-            .map(|problem| problem.to_string());
+        let of_objects = self.model.problems();
         let of_interfaces = self.attached.interfaces.iter().filter_map(|interface| {
             let problem = interface.problem.as_ref()?;
             Some(format!("interface {}: {problem}", interface.name))
         });
-        self.problems.replace(
-            of_objects
-                .chain(of_interfaces)
-                .chain(self.unconfigured.clone())
-                .collect(),
-        );
+        self.problems
+            .replace(of_objects, of_interfaces.chain(self.unconfigured.clone()));
     }
 
     fn say_ready(&mut self) {

@@ -15,6 +15,7 @@ use super::table::Table;
 use super::{print, print_json};
 use crate::config::{self, Output, OutputFlags};
 use crate::kernel::{self, Maps, Pins};
+use crate::problems::{self, Sentences};
 
 /// What there is to know.
 #[derive(Debug, Serialize)]
@@ -25,6 +26,8 @@ struct Status {
     bpffs: String,
     /// Who holds the lock on the pins; none if no agent runs.
     agent: Option<String>,
+    /// What is wrong, each in a sentence; none if no agent answers in this network namespace.
+    problems: Option<Sentences>,
     /// Whether sockets are served when they connect; else only packets are.
     socket_hooks: bool,
     /// Source ports of translated connections; none before the first agent has started.
@@ -71,6 +74,7 @@ fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
         abi: maps.meta()?.abi,
         bpffs: pins.root().display().to_string(),
         agent: kernel::running_agent(pins),
+        problems: problems::ask(pins),
         socket_hooks: links.iter().any(|name| name.starts_with("cgroup-")),
         source_ports: PortRange::of_config(&maps.config()?).map(|range| range.to_string()),
         programs: places(links.into_iter(), interface_name(maps)),
@@ -173,7 +177,21 @@ fn text(status: &Status, all: bool) -> Result<String> {
             write!(text, "\n{rendered}")?;
         }
     }
+    write!(text, "{}", wrong(status))?;
     Ok(text)
+}
+
+/// What the log has as warnings that still hold.
+fn wrong(status: &Status) -> String {
+    match &status.problems {
+        None if status.agent.is_some() => {
+            "\nPROBLEMS\nask in the network namespace of the agent, or look at its log\n".to_owned()
+        }
+        Some(sentences) if !sentences.is_empty() => sentences
+            .iter()
+            .fold("\nPROBLEMS\n".to_owned(), |text, sentence| text + sentence + "\n"),
+        _ => String::new(),
+    }
 }
 
 fn percent(fill: &Fill) -> String {
