@@ -161,6 +161,7 @@ impl Inputs {
         if let Err(error) = problems::answer(agent.maps.pins(), agent.problems.sentences()) {
             tracing::warn!("`weir status` will not say what is wrong, the log does: {error}");
         }
+        tokio::spawn(source.tell(agent.problems.problems()));
         tokio::spawn(Sweeper::open(agent.maps.pins())?.run(walks_out));
         Ok(Self {
             changes,

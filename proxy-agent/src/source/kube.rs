@@ -1,10 +1,13 @@
-//! Objects from a Kubernetes API server: Services, EndpointSlices and the own Node, listed and watched.
+//! Objects from a Kubernetes API server: Services, EndpointSlices and the own Node, listed and watched; and Events about
+//! what is wrong with them back to it.
 //!
 //! The connection is the client's business; what it brings is judged here, object by object, so that one that cannot
 //! be decoded costs itself and nothing else. While the API server is away, weir serves what it knows.
 
 mod connection;
+mod events;
 mod servers;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,12 +23,13 @@ use proxy_model::Kind;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use servers::Servers;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::raw::Raw;
 use super::watch::Watch;
 use super::{Changes, Source, SourceError};
 use crate::metrics::Metrics;
+use crate::report::Problems;
 
 /// kube-proxy leaves out the same objects (KEP-2447; headless Services have nothing to balance).
 const LABELS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
@@ -152,6 +156,10 @@ fn resource(group: &str, kind: &str, plural: &str) -> ApiResource {
 impl Source for Kube {
     fn describe(&self) -> String {
         format!("the API server {}", self.servers.describe())
+    }
+
+    fn tell(&self, problems: watch::Receiver<Problems>) -> BoxFuture<'static, ()> {
+        Box::pin(events::tell(self.servers.client(), self.node.clone(), problems))
     }
 
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {

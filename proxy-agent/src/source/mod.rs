@@ -18,6 +18,9 @@ mod watch;
 use futures::future::BoxFuture;
 use proxy_model::Change;
 use tokio::sync::mpsc;
+use tokio::sync::watch::Receiver;
+
+use crate::report::Problems;
 
 /// Changes that belong together: the model sees them before it plans again.
 pub type Changes = Vec<Change>;
@@ -26,6 +29,12 @@ pub type Changes = Vec<Change>;
 pub trait Source: Send {
     /// What to call it in the log.
     fn describe(&self) -> String;
+
+    /// Tells the owners of objects what is wrong with them, until the sender is gone. It is in the log in any case, and
+    /// that is where whoever keeps a folder looks.
+    fn tell(&self, _problems: Receiver<Problems>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Sends changes until the receiver is gone. An error means that this source can never work as it was configured.
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>>;

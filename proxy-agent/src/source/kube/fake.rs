@@ -9,6 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+mod write;
+
 /// What the server holds, and how it behaves.
 pub(super) struct State {
     /// By the plural of their kind, then by name.
@@ -32,6 +34,8 @@ pub(super) struct State {
     pub(super) refuse_second_page: Option<u16>,
     /// Paths with queries, as they were asked.
     pub(super) asked: Vec<String>,
+    /// What was asked to be written: method, path, body.
+    pub(super) written: Vec<(String, String, Value)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +94,7 @@ impl FakeApi {
                 refuse: BTreeMap::new(),
                 refuse_second_page: None,
                 asked: Vec::new(),
+                written: Vec::new(),
             })),
             changed: watch::channel(()).0,
             port,
@@ -176,8 +181,12 @@ impl FakeApi {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
         stream.read_line(&mut line).await?;
-        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut words = line.split(' ').map(str::to_owned);
+        let (method, path) = (words.next().unwrap(), words.next().unwrap_or_default());
         while stream.read_line(&mut line).await? > 2 {}
+        if method != "GET" {
+            return self.write(stream, method, path, &line).await;
+        }
         let stream = stream.into_inner();
         self.state().asked.push(path.clone());
         let query: BTreeMap<String, String> = path
@@ -266,6 +275,12 @@ impl State {
         let all = self.objects.entry(plural.to_owned()).or_default();
         all.insert(name.to_owned(), object.clone());
         object
+    }
+
+    /// Objects of a kind.
+    pub(super) fn all(&self, plural: &str) -> Vec<Value> {
+        let all = self.objects.get(plural).into_iter().flat_map(BTreeMap::values);
+        all.cloned().collect()
     }
 
     fn tell(&mut self, plural: &str, event: Value) {

@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hyper::body::Bytes;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use kube::client::Body;
@@ -135,13 +136,14 @@ impl Servers {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        // Weir only reads: its requests have no body, and can be sent again.
-        let (parts, _) = request.into_parts();
+        // All that weir writes, Events, says the same when it is sent again.
+        let (parts, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
         let servers = self.beginning_with_current();
         let alone = servers.len() == 1;
         let mut failed: Option<(String, Answer)> = None;
         for server in servers {
-            let answer = self.ask(&server, &parts, alone).await;
+            let answer = self.ask(&server, (&parts, &body), alone).await;
             if let Some(why) = failure(&answer) {
                 tracing::debug!("API server {}: {why}", server.host);
                 failed = failed.or(Some((why, answer)));
@@ -158,10 +160,9 @@ impl Servers {
         }
     }
 
-    async fn ask(&self, server: &Server, parts: &Parts, alone: bool) -> Answer {
-        let request = server
-            .client
-            .send(Request::from_parts(parts.clone(), Body::empty()));
+    async fn ask(&self, server: &Server, (parts, body): (&Parts, &Bytes), alone: bool) -> Answer {
+        let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+        let request = server.client.send(request);
         let limit = if alone { Duration::MAX } else { ANSWERS_WITHIN };
         let silence = |_| Err(Error::Service(format!("no answer within {limit:?}").into()));
         let answer = timeout(limit, request).await.unwrap_or_else(silence);
