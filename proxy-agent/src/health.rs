@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  the loop takes news ──began──▶ busy ──done──▶ idle        busy for longer than LATE: stuck, 503
-//!  the own Node: being deleted, or tainted by the autoscaler: not eligible, 503 at /healthz only
+//!  the own Node: being deleted, gone, or tainted by the autoscaler: not eligible, 503 at /healthz only
 //! ```
 //!
 //! A Service that the kernel refuses makes nobody unhealthy: restarting the agent, or sending the traffic of all others
@@ -96,6 +96,16 @@ impl Health {
         self.state().going = is_going(node);
     }
 
+    /// The own Node was there, and is gone.
+    pub fn lost_node(&self) {
+        self.state().going = true;
+    }
+
+    /// Whether the loop keeps up with what it is told.
+    pub fn works(&self, now: Duration) -> bool {
+        self.state().works(now)
+    }
+
     /// Answers a probe.
     pub fn answer(&self, probe: Probe, now: Duration) -> Answer {
         let state = *self.state();
@@ -108,11 +118,14 @@ impl Health {
 }
 
 impl State {
+    fn works(self, now: Duration) -> bool {
+        self.busy_since
+            .is_none_or(|since| now.saturating_sub(since) < LATE)
+    }
+
     fn answer(self, probe: Probe, now: Duration, wall: WallClock) -> Answer {
         let time = |at: Duration| wall.rfc3339(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
-        let healthy = self
-            .busy_since
-            .is_none_or(|since| now.saturating_sub(since) < LATE);
+        let healthy = self.works(now);
         let node_eligible = (probe == Probe::Healthy).then_some(!self.going);
         let good = healthy && node_eligible.unwrap_or(true);
         let updated = self.updated.map(time);
@@ -214,6 +227,9 @@ mod tests {
             assert_eq!((code, body.get("nodeEligible")), (200, None));
             health.set_node(&node(json!({"spec": {"taints": [{"key": "other"}]}})));
             assert_eq!(ask(&health, Probe::Healthy, 5).0, 200);
+            health.lost_node();
+            assert_eq!(ask(&health, Probe::Healthy, 5).0, 503);
+            assert_eq!(ask(&health, Probe::Live, 5).0, 200);
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use crate::apply::{self, Outcome};
 use crate::clock;
 use crate::error::chain;
-use crate::http;
+use crate::http::{self, Refused, ServiceChecks};
 use crate::kernel::{
     self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot, Sweeper, Walk,
 };
@@ -105,9 +105,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
         ..proxy_model::Options::new(options.node_name, SmallRng::from_os_rng().random())
     };
-    let mut agent = Agent::new(model, maps, interfaces, telemetry)?;
+    let (checks, keeper) = http::service_checks(Arc::clone(&health));
+    let mut agent = Agent::new(model, maps, interfaces, telemetry, checks)?;
     let mut inputs = Inputs::start(options.source, &agent)?;
-    http::start(options.http, health, scraper).map_err(RunError::Http)?;
+    http::start(options.http, health, scraper, keeper).map_err(RunError::Http)?;
     loop {
         let due = agent.model.next_wakeup();
         let wakeups = [due, agent.telemetry.next_count()];
@@ -124,6 +125,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 began: walk.began,
                 frontends: walk.frontends,
             }),
+            // What is wrong is looked at anew.
+            Input::Refused => true,
             Input::Time => due.is_some_and(|at| at <= clock::monotonic()),
         };
         while let Ok(changes) = inputs.changes.try_recv() {
@@ -138,6 +141,8 @@ enum Input {
     Changes(Changes),
     Snapshot(Snapshot),
     Walk(Walk),
+    /// Health check node ports that cannot be answered are others now.
+    Refused,
     Time,
 }
 
@@ -146,6 +151,7 @@ struct Inputs {
     changes: mpsc::Receiver<Changes>,
     snapshots: watch::Receiver<Snapshot>,
     walks: mpsc::Receiver<Walk>,
+    refused: watch::Receiver<Refused>,
     terminate: Signal,
     interrupt: Signal,
     source: tokio::task::JoinHandle<Result<(), SourceError>>,
@@ -167,6 +173,7 @@ impl Inputs {
             changes,
             snapshots,
             walks,
+            refused: agent.checks.news(),
             terminate: signal(SignalKind::terminate()).map_err(RunError::Signals)?,
             interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signals)?,
             source: tokio::spawn(source.run(changes_out)),
@@ -190,6 +197,7 @@ impl Inputs {
                 Err(_) => Err(RunError::Ended("the watcher of interfaces")),
             },
             Some(walk) = self.walks.recv() => Ok(Input::Walk(walk)),
+            Ok(()) = self.refused.changed() => Ok(Input::Refused),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Ok(Input::Time),
         }
     }
@@ -205,6 +213,7 @@ struct Agent {
     /// Why the node's configuration could not be written.
     unconfigured: Option<String>,
     ready: bool,
+    checks: ServiceChecks,
     problems: Report,
     telemetry: Telemetry,
 }
@@ -215,6 +224,7 @@ impl Agent {
         maps: Maps,
         interfaces: Interfaces,
         telemetry: Telemetry,
+        checks: ServiceChecks,
     ) -> Result<Self, RunError> {
         let adopted = maps.adopt().map_err(RunError::Adopt)?;
         if !adopted.services.is_empty() {
@@ -232,6 +242,7 @@ impl Agent {
             attached: Snapshot::default(),
             unconfigured: None,
             ready: false,
+            checks,
             problems: Report::default(),
             telemetry,
         })
@@ -256,6 +267,7 @@ impl Agent {
                         self.telemetry.set_node(own);
                     }
                 }
+                Change::Delete(Kind::Node, name) if name.name == self.node_name => self.telemetry.lost_node(),
                 _ => {}
             }
             let noted = self.telemetry.note(&change);
@@ -330,8 +342,13 @@ impl Agent {
         interfaces.filter(|one| one.problem.is_none()).count()
     }
 
+    /// What follows from the objects beside rows: health checks, and what is to be said.
     fn report(&mut self) {
-        let of_objects = self.model.problems();
+        let checks = self.model.health_checks().unwrap_or_default();
+        self.checks.want(checks.sockets);
+        let mut unanswered = self.checks.problems();
+        unanswered.extend(checks.problems);
+        let of_objects = self.model.problems_with(unanswered);
         let of_interfaces = self.attached.interfaces.iter().filter_map(|interface| {
             let problem = interface.problem.as_ref()?;
             Some(format!("interface {}: {problem}", interface.name))

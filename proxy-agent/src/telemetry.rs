@@ -71,6 +71,11 @@ impl Telemetry {
         self.health.set_node(node);
     }
 
+    /// The own Node was there, and is gone.
+    pub fn lost_node(&self) {
+        self.health.lost_node();
+    }
+
     /// The kernel was offered all of it. `news` says whether there was anything that could have led to steps.
     pub fn done(&mut self, news: bool, outcome: Outcome, now: Duration) {
         self.health.done(now);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
@@ -97,7 +98,20 @@ pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     bind(at, true)
 }
 
-fn is_without_ipv6(error: &io::Error) -> bool {
+/// Listens at an address of one family; an unspecified one leaves the other family alone. The address may be one that
+/// the interface has but may not use yet (IPv6 asks its neighbours first).
+pub(super) fn listen_only(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(at, true)?;
+    if at.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    } else {
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    }
+    start(socket, at)
+}
+
+/// Whether it failed because this kernel has no IPv6, or has it switched off.
+pub(super) fn is_without_ipv6(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
     matches!(
         code,
@@ -106,6 +120,10 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 }
 
 fn bind(at: SocketAddr, one_family: bool) -> io::Result<TcpListener> {
+    start(socket(at, one_family)?, at)
+}
+
+fn socket(at: SocketAddr, one_family: bool) -> io::Result<OwnedFd> {
     let family = if at.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -117,6 +135,10 @@ fn bind(at: SocketAddr, one_family: bool) -> io::Result<TcpListener> {
     if at.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, one_family)?;
     }
+    Ok(socket)
+}
+
+fn start(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
     net::bind(&socket, &at)?;
     net::listen(&socket, BACKLOG)?;
     TcpListener::from_std(std::net::TcpListener::from(socket))
@@ -148,6 +170,18 @@ mod tests {
         assert_eq!(off.socket_or(HEALTHZ), None);
         for bad in ["localhost", "10256", ":10256", "0.0.0.0:99999", "1.2.3"] {
             assert_eq!(bad.parse::<BindAddress>(), Err(BindAddressError), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_family_is_one_family_and_an_address_may_come_later() {
+        let v6 = listen_only("[::]:0".parse().unwrap()).unwrap();
+        let port = v6.local_addr().unwrap().port();
+        let v4 = listen_only(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+        assert!(v4.is_ok(), "{v4:?}");
+        for later in ["192.0.2.77:0", "[2001:db8::77]:0"] {
+            let listener = listen_only(later.parse().unwrap());
+            assert!(listener.is_ok(), "{later}: {listener:?}");
         }
     }
 

@@ -4,13 +4,16 @@
 //! ```text
 //!  0.0.0.0:10256     /healthz  /livez                        the kubelet, load balancers
 //!  127.0.0.1:10249   /metrics  /healthz  /proxyMode          Prometheus
+//!  each healthCheckNodePort                                  the load balancer of that Service: checks.rs
 //! ```
 //!
 //! Ports, paths and answers are kube-proxy's. A port that is taken costs its answers and nothing else: it is tried again.
 
+mod checks;
 mod listen;
 mod serve;
 
+pub use checks::{Keeper, Refused, ServiceChecks, Sockets, service_checks};
 pub use listen::{BindAddress, BindAddressError, HEALTHZ, METRICS};
 
 use std::io;
@@ -30,7 +33,7 @@ pub struct Options {
 }
 
 /// Answers until the process ends.
-pub fn start(options: Options, health: Arc<Health>, scraper: Scraper) -> io::Result<()> {
+pub fn start(options: Options, health: Arc<Health>, scraper: Scraper, checks: Keeper) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // One scrape of the maps at a time.
@@ -50,7 +53,7 @@ pub fn start(options: Options, health: Arc<Health>, scraper: Scraper) -> io::Res
             at: options.metrics.socket_or(METRICS),
             routes: serve::Routes::Metrics(scraper),
         };
-        runtime.block_on(async { tokio::join!(probes.forever(), metrics.forever()) });
+        runtime.block_on(async { tokio::join!(probes.forever(), metrics.forever(), checks.forever()) });
     })?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::checks::{self, Check};
 use super::listen;
 use crate::clock;
 use crate::health::{Health, Probe};
@@ -28,6 +29,9 @@ const RETRY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Clients at the same time; further ones wait.
 const CLIENTS: usize = 64;
+
+/// How many endpoints a load balancer finds here.
+const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
 /// One port.
 pub(super) struct Port {
@@ -47,6 +51,8 @@ pub(super) enum Routes {
     Health(Arc<Health>, Arc<Metrics>),
     /// `/metrics`, and what else kube-proxy answers there.
     Metrics(Arc<Scraper>),
+    /// Whatever the path: the local endpoints of a Service.
+    Check(Arc<Check>),
 }
 
 /// An answer before it is HTTP.
@@ -54,6 +60,8 @@ struct Page {
     code: u16,
     kind: &'static str,
     body: String,
+    /// Of a Service's health check.
+    weight: Option<usize>,
 }
 
 impl Port {
@@ -65,7 +73,8 @@ impl Port {
     }
 }
 
-async fn accept(listener: TcpListener, routes: Routes) {
+/// Answers for as long as it is run.
+pub(super) async fn accept(listener: TcpListener, routes: Routes) {
     let places = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -150,6 +159,7 @@ impl Routes {
                 "/proxyMode" => Page::text(200, "weir"),
                 _ => Page::text(404, "try /metrics, /healthz or /proxyMode\n"),
             },
+            Self::Check(check) => endpoints(check),
         }
     }
 }
@@ -161,6 +171,17 @@ fn probe(health: &Health, probe: Probe, counter: &IntCounterVec) -> Page {
         code: answer.code(),
         kind: "application/json",
         body: serde_json::to_string(&answer).unwrap_or_default(),
+        weight: None,
+    }
+}
+
+fn endpoints(check: &Check) -> Page {
+    let (local, works) = check.answer();
+    Page {
+        code: if works && local.count > 0 { 200 } else { 503 },
+        kind: "application/json",
+        body: checks::body(&local, works),
+        weight: Some(local.count),
     }
 }
 
@@ -171,6 +192,7 @@ async fn scrape(scraper: Arc<Scraper>) -> Page {
             code: 200,
             kind: prometheus::TEXT_FORMAT,
             body,
+            weight: None,
         },
         Ok(Err(error)) => Page::text(500, &format!("{error}\n")),
         Err(error) => Page::text(500, &format!("{error}\n")),
@@ -183,6 +205,7 @@ impl Page {
             code,
             kind: "text/plain; charset=utf-8",
             body: body.to_owned(),
+            weight: None,
         }
     }
 }
@@ -193,6 +216,7 @@ fn http(page: Page) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.kind));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.extend(page.weight.map(|weight| (WEIGHT, HeaderValue::from(weight))));
     response
 }
 

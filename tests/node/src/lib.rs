@@ -3,6 +3,7 @@
 //! A test makes a [`World`] (two nodes with an agent each, pods, a host outside) and drops it at its end. Real
 //! programs, real sockets, real packets: nothing here knows the maps' layout.
 
+pub mod ask;
 pub mod bulk;
 mod by;
 pub mod counters;

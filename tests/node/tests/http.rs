@@ -1,51 +1,20 @@
 //! What kubelets, load balancers and Prometheus ask an agent that serves.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use weir_lab::manifest::node_yaml;
 use weir_lab::peer::connect::ConnectOptions;
 use weir_lab::{Host, Weir, clock};
+use weir_node::ask::{ask, at, becomes};
 use weir_node::services::WEB;
 use weir_node::{By, World, WorldOptions, can_run, figures, millis};
 
 const PROBES: u16 = 10256;
 const METRICS: u16 = 10249;
 const WITHIN: Duration = Duration::from_secs(5);
-
-/// Status and body of an answer to a question from a host.
-fn ask(from: &Host, to: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let text = from.run(|| {
-        let mut stream = TcpStream::connect_timeout(&to, WITHIN)?;
-        stream.set_read_timeout(Some(WITHIN))?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").as_bytes())?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map(|_| text)
-    })?;
-    let text = text.with_context(|| format!("{} asks {to}{path}", from.name()))?;
-    let (head, body) = text.split_once("\r\n\r\n").context("no end of the head")?;
-    let code = head.split(' ').nth(1).context("no status")?;
-    Ok((code.parse()?, body.to_owned()))
-}
-
-fn at(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.into(), port)
-}
-
-/// Waits for a status; returns the body.
-fn becomes(from: &Host, to: SocketAddr, path: &str, code: u16) -> Result<String> {
-    let mut last = None;
-    clock::wait_until(WITHIN, || {
-        last = ask(from, to, path).ok();
-        last.as_ref().is_some_and(|(found, _)| *found == code)
-    });
-    let (found, body) = last.with_context(|| format!("{to}{path} does not answer"))?;
-    ensure!(found == code, "{to}{path}: {found} {body}, not {code}");
-    Ok(body)
-}
 
 /// The samples of a scrape; an error where a line is neither a sample nor a comment.
 fn samples(text: &str) -> Result<BTreeMap<String, f64>> {
@@ -65,8 +34,9 @@ fn samples(text: &str) -> Result<BTreeMap<String, f64>> {
 
 fn scrape(host: &Host) -> Result<BTreeMap<String, f64>> {
     let begin = clock::now();
-    let (code, text) = ask(host, at(Ipv4Addr::LOCALHOST, METRICS), "/metrics")?;
-    ensure!(code == 200, "{code}: {text}");
+    let answer = ask(host, at(Ipv4Addr::LOCALHOST, METRICS), "/metrics")?;
+    ensure!(answer.code == 200, "{answer:?}");
+    let text = answer.body;
     println!(
         "a scrape of {} bytes took {} ms",
         text.len(),
