@@ -115,6 +115,38 @@ impl Cluster {
             .map(drop)
     }
 
+    /// Head and body of the answer to a question over HTTP, from the machine outside.
+    pub fn ask(&self, address: &str, port: u16, path: &str) -> Result<(String, String)> {
+        let host = if address.contains(':') {
+            format!("[{address}]")
+        } else {
+            address.to_owned()
+        };
+        let url = format!("http://{host}:{port}{path}");
+        let output = self
+            .outside("curl".as_ref())
+            .args([
+                "--silent",
+                "--show-error",
+                "--include",
+                "--max-time",
+                "5",
+                "--noproxy",
+                "*",
+            ])
+            .arg(&url)
+            .output()
+            .context("cannot start curl")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success(),
+            "{url}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let (head, body) = text.split_once("\r\n\r\n").context("no end of the head")?;
+        Ok((head.to_owned(), body.to_owned()))
+    }
+
     /// A command on the machine outside.
     pub(crate) fn outside(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new("nsenter");
