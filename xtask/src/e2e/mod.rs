@@ -91,7 +91,7 @@ pub(crate) fn run(args: &E2eArgs, scope: Scope, clusters: &mut cluster::Shared) 
         judge::complain_of_strangers(&specs, &expected)?;
     }
     if args.record {
-        record::write(args.proxy, &specs, args.focus.is_some())?;
+        record::write(args.proxy, &specs, &expected, args.focus.is_some())?;
     }
     Ok((verdict.count(), verdict.is_as_expected()))
 }

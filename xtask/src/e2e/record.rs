@@ -6,6 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
+use super::expected::Expected;
 use super::report::{Outcome, Spec};
 use crate::cluster::{Proxy, kubernetes_version};
 use crate::workspace;
@@ -24,7 +25,7 @@ fn path(proxy: Proxy) -> String {
 }
 
 /// Writes what became of the group's specs; of a part of them, those that ran take the place of what was kept before.
-pub(super) fn write(proxy: Proxy, specs: &[Spec], is_part: bool) -> Result<()> {
+pub(super) fn write(proxy: Proxy, specs: &[Spec], expected: &Expected, is_part: bool) -> Result<()> {
     let mut record = if is_part {
         Record::read(proxy)
             .context("there is nothing yet that a part could be added to: leave out --focus")?
@@ -32,7 +33,9 @@ pub(super) fn write(proxy: Proxy, specs: &[Spec], is_part: bool) -> Result<()> {
         Record::default()
     };
     record.about = format!("Kubernetes {}, Linux {}", kubernetes_version()?, kernel());
-    record.take(specs, is_part);
+    record.take(specs, |spec| {
+        !is_part || spec.outcome.ran() || expected.skipped(&spec.name).is_some()
+    });
     let path = path(proxy);
     let whole = workspace::root().join(&path);
     if let Some(folder) = whole.parent() {
@@ -59,9 +62,10 @@ impl Record {
         Self::parse(&workspace::read(&path)?).with_context(|| format!("reading {path}"))
     }
 
-    fn take(&mut self, specs: &[Spec], is_part: bool) {
+    /// Those of the group's specs that are `wanted` take the place of what was kept before.
+    fn take(&mut self, specs: &[Spec], wanted: impl Fn(&Spec) -> bool) {
         let group = specs.iter().filter(|spec| spec.name.contains(super::GROUP));
-        for spec in group.filter(|spec| !is_part || spec.outcome.ran()) {
+        for spec in group.filter(|spec| wanted(spec)) {
             self.specs.insert(spec.name.clone(), spec.outcome.clone());
         }
     }
@@ -146,8 +150,9 @@ mod tests {
             spec("a", Outcome::Passed),
             spec("b", Outcome::Failed(String::new())),
         ];
-        record.take(&all, false);
-        record.take(&[spec("a", Outcome::LeftOut), spec("b", Outcome::Passed)], true);
+        record.take(&all, |_| true);
+        let part = [spec("a", Outcome::LeftOut), spec("b", Outcome::Passed)];
+        record.take(&part, |spec| spec.outcome.ran());
         assert!(record.specs.values().all(|outcome| *outcome == Outcome::Passed));
     }
 
