@@ -1,6 +1,7 @@
 //! The flags, and the file that they may name: what they mean is in the modules that get them.
 
 mod fields;
+mod gates;
 mod kube_proxy;
 mod settings;
 
@@ -128,6 +129,9 @@ pub struct AgentFlags {
     /// Ranges of the node's addresses that serve node ports [default: primary, those of its Node]
     #[arg(long, value_name = "RANGE", value_delimiter = ',')]
     pub nodeport_addresses: Vec<String>,
+    /// kube-proxy's switches: AllowServiceExternalIPs [default: true]
+    #[arg(long, value_name = "GATE=BOOL", value_delimiter = ',')]
+    pub feature_gates: Vec<gates::Gate>,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,

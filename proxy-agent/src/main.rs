@@ -70,6 +70,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
     run::run(run::Options {
         node_name,
         node_port_addresses: settings.node_port_addresses,
+        external_ips: settings.external_ips,
         kernel: kernel::Options {
             pins: flags.bpffs.pins(),
             cgroup: node.cgroup,

@@ -44,6 +44,8 @@ pub struct Options {
     pub node_name: String,
     /// Which of the node's addresses serve node ports.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether `externalIPs` are served.
+    pub external_ips: bool,
     /// What to load and where.
     pub kernel: kernel::Options,
     /// Which interfaces are what.
@@ -102,6 +104,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let scraper = Scraper::new(Arc::clone(&telemetry.metrics), maps.pins().clone());
     let model = proxy_model::Options {
         node_port_addresses: options.node_port_addresses,
+        external_ips: options.external_ips,
         // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
         ..proxy_model::Options::new(options.node_name, SmallRng::from_os_rng().random())
     };

@@ -14,8 +14,10 @@ pub struct Address {
     pub kind: u8,
     /// 1 if node ports are served on this address.
     pub node_ports: u8,
+    /// 1 if this is an address of the node and of a load balancer: frontends are known by it, too.
+    pub vip: u8,
     /// Always zero.
-    pub reserved: u16,
+    pub reserved: u8,
 }
 
 impl Address {
@@ -23,6 +25,12 @@ impl Address {
     #[inline(always)]
     pub const fn is_node(&self) -> bool {
         self.kind == AddressKind::Node.code()
+    }
+
+    /// Whether only flows keep the row.
+    #[inline(always)]
+    pub const fn is_retired(&self) -> bool {
+        self.kind == AddressKind::Retired.code() || self.kind == AddressKind::RetiredVip.code()
     }
 }
 
@@ -76,5 +84,19 @@ byte_enum! {
         Node = 2,
         /// A ClusterIP whose Service is gone but whose flows are not: new connections are rejected, old ones go on.
         Retired = 3,
+        /// An address that others route to the nodes (a load balancer's, an external IP): the ports of its frontends belong
+        /// to weir, the others are left to the host.
+        Vip = 4,
+        /// Such an address without frontends, but with flows: new connections are left to the host, old ones go on.
+        RetiredVip = 5,
+    }
+}
+
+impl AddressKind {
+    /// Whether every port belongs to weir, and clients are pods and nodes only.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_cluster_ip(self) -> bool {
+        matches!(self, Self::ClusterIp | Self::Retired)
     }
 }

@@ -91,11 +91,15 @@ byte_enum! {
         ClusterIp = 1,
         /// `spec.ports[].nodePort`: for everybody.
         NodePort = 2,
+        /// `status.loadBalancer.ingress[].ip`: for those whom `loadBalancerSourceRanges` lets in.
+        LoadBalancer = 3,
+        /// `spec.externalIPs`: for everybody.
+        ExternalIp = 4,
     }
 }
 
 byte_enum! {
-    /// `internalTrafficPolicy` (ClusterIP) or `externalTrafficPolicy` (NodePort).
+    /// `internalTrafficPolicy` (ClusterIP) or `externalTrafficPolicy` (all other frontends).
     pub enum TrafficPolicy {
         /// All usable backends.
         Cluster = 0,

@@ -6,6 +6,8 @@
 //!                       (snat.rs)                         ╰─▶ give the reservation back, go on with theirs
 //! ```
 
+use core::hint::black_box;
+
 use proxy_common::{Address, AddressKind, Backend, Direction, Nat, NodeConfig, Reason, Service};
 
 use crate::parse::{ACK, RST, SYN, TCP, UDP};
@@ -26,33 +28,26 @@ pub(crate) struct Situation {
 #[inline(always)]
 pub(crate) fn flow(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason, Reason> {
     let (service, backend) = choose(tables, at, s)?;
-    begin(tables, at, (&service, &backend), s)
+    // However the backend was found, from here on it is one case for the verifier.
+    begin(tables, at, (&service, &backend), black_box(s))
 }
 
 /// Finds the service and picks a backend.
 #[inline(always)]
 fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Service, Backend), Reason> {
-    if at.kind != AddressKind::Node && at.place.uplink {
+    if at.kind.is_cluster_ip() && at.place.uplink {
         return Err(Reason::DropExternalToClusterIp);
     }
-    service::write_key(
-        &s.key.destination,
-        s.key.destination_port,
-        s.key.protocol,
-        at.kind,
-        &mut s.service_key,
-    );
-    let node_ports = at.kind != AddressKind::Node || at.address.node_ports != 0;
-    let service = if node_ports {
-        tables.service(&s.service_key)
-    } else {
-        None
+    let asked = service::Asked {
+        address: &s.key.destination,
+        port: s.key.destination_port,
+        protocol: s.key.protocol,
     };
-    let Some(service) = service else {
-        return Err(if at.kind == AddressKind::Node {
-            Reason::PassNotFrontend
-        } else {
+    let Some(service) = service::find(tables, &asked, &at.address, at.kind, &mut s.service_key) else {
+        return Err(if at.kind.is_cluster_ip() {
             Reason::RejectUndefinedPort
+        } else {
+            Reason::PassNotFrontend
         });
     };
     if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {

@@ -80,7 +80,7 @@ fn serve(
         located = Some((address, kind));
     }
     let now = tables.now();
-    // From outside, only a packet to an address of the node can begin a flow.
+    // What can begin a flow was looked up: from outside that are the addresses of the node and of load balancers.
     let may_begin = !place.uplink || located.is_some();
     let (direction, reason) = if is_known(tables, now, may_begin, s) {
         known(tables, now, s)
@@ -123,9 +123,10 @@ fn locate(tables: &impl Tables, s: &Scratch) -> Option<(Address, AddressKind)> {
 /// Whether a packet to an address of this node can be weir's at all, by its port.
 #[inline(always)]
 fn is_for_weir(tables: &impl Tables, address: Address, s: &Scratch) -> bool {
-    tables
-        .config()
-        .is_some_and(|config| service::node_port_or_answer(&config, &s.key, address.node_ports != 0))
+    address.vip != 0
+        || tables
+            .config()
+            .is_some_and(|config| service::node_port_or_answer(&config, &s.key, address.node_ports != 0))
 }
 
 /// A packet that leaves the node's stack to an interface: only answers are of interest.
@@ -180,26 +181,28 @@ fn not_a_connection(
     }
 }
 
-/// Neither TCP nor UDP: the host's own business on a node's address. A ClusterIP is on no machine: what is sent there
-/// and cannot be served could only wander between this node and its router, except ICMP, which kube-proxy leaves alone.
+/// Neither TCP nor UDP: the host's own business, except on a ClusterIP. That is on no machine: what is sent there and
+/// cannot be served could only wander between this node and its router; but ICMP kube-proxy leaves alone there, too.
 #[inline(always)]
 fn other_protocol(kind: AddressKind, protocol: u8) -> Verdict {
-    if kind == AddressKind::Node || protocol == ICMP || protocol == ICMPV6 {
+    if !kind.is_cluster_ip() || protocol == ICMP || protocol == ICMPV6 {
         Verdict::Pass(Reason::PassProtocol)
     } else {
         Verdict::Drop(Reason::DropProtocol)
     }
 }
 
-/// A fragment or an ICMP error that belongs to no flow: the host's own business on a node's address, nobody's on a
-/// ClusterIP.
+/// A fragment or an ICMP error that belongs to no flow: nobody's on a ClusterIP, the host's own business elsewhere, as
+/// nobody can tell the port.
 #[inline(always)]
 fn unknown(kind: AddressKind, content: Content) -> Verdict {
-    match (kind, content) {
-        (AddressKind::Node, _) => Verdict::Pass(Reason::PassNotFrontend),
-        (_, Content::LaterFragment) => Verdict::Drop(Reason::DropFragment),
-        _ => Verdict::Drop(Reason::DropUnanswerable),
+    if !kind.is_cluster_ip() {
+        return Verdict::Pass(Reason::PassNotFrontend);
     }
+    Verdict::Drop(match content {
+        Content::LaterFragment => Reason::DropFragment,
+        _ => Reason::DropUnanswerable,
+    })
 }
 
 /// Whether the packet belongs to a flow, which then is in [`Scratch::flow`].
@@ -213,10 +216,17 @@ fn is_known(tables: &impl Tables, now: u32, may_begin: bool, s: &mut Scratch) ->
         return false;
     }
     let over = starts_anew(tables, now, s);
-    if over && may_begin {
+    if over && (may_begin || is_for_everybody(tables, s)) {
         tables.remove_flow(&s.key);
     }
     !over
+}
+
+/// Whether a packet from outside can begin a flow to an address that is none of this node's own.
+#[inline(always)]
+fn is_for_everybody(tables: &impl Tables, s: &Scratch) -> bool {
+    cold_path();
+    matches!(locate(tables, s), Some((_, AddressKind::Vip)))
 }
 
 /// Whether a packet of a known tuple is the first of another connection.

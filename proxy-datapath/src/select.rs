@@ -13,8 +13,8 @@ use crate::tables::Tables;
 
 /// Picks a backend; a [`Reason`] says why there is none.
 ///
-/// `outside` is a client that is neither a pod of this node nor the node itself: for those a node port with
-/// `externalTrafficPolicy: Local` offers all backends, as kube-proxy does.
+/// `outside` is a client that is neither a pod of this node nor the node itself: to the others a node port, a load
+/// balancer's address or an external IP with `externalTrafficPolicy: Local` offers all backends, as kube-proxy does.
 #[inline(always)]
 pub fn backend(tables: &impl Tables, service: &Service, outside: bool) -> Result<Backend, Reason> {
     if service.cluster.count == 0 && service.local.count == 0 {
@@ -43,7 +43,7 @@ pub fn backend(tables: &impl Tables, service: &Service, outside: bool) -> Result
 /// The slots to choose from, and the class of the cursor that goes with them.
 #[inline(always)]
 const fn range(service: &Service, outside: bool) -> (BackendRange, u32) {
-    let short_circuit = service.kind == FrontendKind::NodePort.code() && !outside;
+    let short_circuit = service.kind != FrontendKind::ClusterIp.code() && !outside;
     if service.policy == TrafficPolicy::Local.code() && !short_circuit {
         (service.local, 1)
     } else {

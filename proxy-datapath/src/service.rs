@@ -1,25 +1,52 @@
 //! Which service a frontend belongs to.
 
-use proxy_common::{AddressKind, FlowKey, Ip, NodeConfig, Scope, ServiceKey};
+use proxy_common::{Address, AddressKind, FlowKey, Ip, NodeConfig, Scope, Service, ServiceKey};
 
 use crate::snat;
+use crate::tables::Tables;
 
-/// Writes the key under which `SERVICES` knows a frontend.
+/// What a client asks for.
+pub struct Asked<'a> {
+    /// The address.
+    pub address: &'a Ip,
+    /// Port, host order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+}
+
+/// The service of a frontend. `key` is room for the key.
+///
+/// An address of the node can be a load balancer's at the same time; that frontend is asked for first, as it names the
+/// address.
 #[inline(always)]
-pub fn write_key(address: &Ip, port: u16, protocol: u8, kind: AddressKind, key: &mut ServiceKey) {
-    key.port = port;
-    key.protocol = protocol;
-    if matches!(kind, AddressKind::Node) {
-        key.address = Ip::UNSPECIFIED;
-        key.scope = if address.is_v4() {
-            Scope::NodePortV4.code()
-        } else {
-            Scope::NodePortV6.code()
-        };
-    } else {
-        key.address = *address;
+pub fn find(
+    tables: &impl Tables,
+    asked: &Asked<'_>,
+    address: &Address,
+    kind: AddressKind,
+    key: &mut ServiceKey,
+) -> Option<Service> {
+    key.port = asked.port;
+    key.protocol = asked.protocol;
+    if kind != AddressKind::Node || address.vip != 0 {
+        key.address = *asked.address;
         key.scope = Scope::Address.code();
+        let found = tables.service(key);
+        if kind != AddressKind::Node || found.is_some() {
+            return found;
+        }
     }
+    if address.node_ports == 0 {
+        return None;
+    }
+    key.address = Ip::UNSPECIFIED;
+    key.scope = if asked.address.is_v4() {
+        Scope::NodePortV4.code()
+    } else {
+        Scope::NodePortV6.code()
+    };
+    tables.service(key)
 }
 
 /// Whether a packet to an address of this node can concern weir: by its port, before any map is asked.

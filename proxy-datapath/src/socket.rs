@@ -104,18 +104,21 @@ pub fn from_backend(tables: &impl Tables, caller: &impl Caller, call: &Call) -> 
 /// The service that is asked for, or the answer if there is none.
 #[inline(always)]
 fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind) -> Result<Service, Answer> {
-    if kind == AddressKind::Node {
+    if kind == AddressKind::Node && address.vip == 0 {
         let in_range = |config: NodeConfig| service::is_node_port(&config, call.port);
         if address.node_ports == 0 || !tables.config().is_some_and(in_range) {
             return Err(Answer::Leave);
         }
     }
-    let mut wanted = ServiceKey::default();
-    service::write_key(&call.address, call.port, call.protocol, kind, &mut wanted);
-    match tables.service(&wanted) {
+    let asked = service::Asked {
+        address: &call.address,
+        port: call.port,
+        protocol: call.protocol,
+    };
+    match service::find(tables, &asked, address, kind, &mut ServiceKey::default()) {
         Some(service) => Ok(service),
-        None if kind == AddressKind::Node => Err(Answer::Leave),
-        None => Err(Answer::Refuse(Reason::RejectUndefinedPort)),
+        None if kind.is_cluster_ip() => Err(Answer::Refuse(Reason::RejectUndefinedPort)),
+        None => Err(Answer::Leave),
     }
 }
 

@@ -1,16 +1,17 @@
 //! Rows of `ADDRESSES`: which addresses this node must look at, and when it may stop.
 //!
 //! ```text
-//!  a frontend there ──▶ ClusterIp ──last one goes──▶ Retired ──no flow uses it──▶ (no row)
+//!  a frontend there ──▶ ClusterIp, Vip ──last one goes──▶ Retired, RetiredVip ──no flow uses it──▶ (no row)
 //!  an interface has it ──▶ Node ──▶ (no row)
 //! ```
 //!
-//! A ClusterIP's row comes after its frontends and goes after them: in between, an undefined port is rejected.
+//! An address's row comes after its frontends and goes after them: in between, an undefined port of a ClusterIP is
+//! rejected. An address that is the node's and a load balancer's stays the node's, with a mark.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use proxy_common::{Address, AddressKind, Ip, Scope, ServiceKey};
+use proxy_common::{Address, AddressKind, FrontendKind, Ip, Scope, ServiceKey};
 
 use crate::leaving::GRACE;
 use crate::mirror::Mirror;
@@ -20,12 +21,12 @@ use crate::plan::Step;
 /// What a plan will do to `SERVICES`, for the rows that follow from it.
 #[derive(Debug, Default)]
 pub struct Planned {
-    /// Frontends that are there afterwards.
-    pub put: HashSet<ServiceKey>,
+    /// Frontends that are there afterwards, each with its kind.
+    pub put: HashMap<ServiceKey, u8>,
     /// Frontends that are not.
     pub deleted: HashSet<ServiceKey>,
-    /// Addresses with a new or changed frontend.
-    addresses: HashSet<Ip>,
+    /// New and changed frontends by their address.
+    addresses: HashMap<Ip, Vec<ServiceKey>>,
 }
 
 impl Planned {
@@ -34,11 +35,11 @@ impl Planned {
         let mut planned = Self::default();
         for step in steps {
             match step {
-                Step::PutService { key, .. } => {
+                Step::PutService { key, service } => {
                     planned.deleted.remove(key);
-                    planned.put.insert(*key);
+                    planned.put.insert(*key, service.kind);
                     if key.scope == Scope::Address.code() {
-                        planned.addresses.insert(key.address);
+                        planned.addresses.entry(key.address).or_default().push(*key);
                     }
                 }
                 Step::DeleteService { key } => {
@@ -58,14 +59,23 @@ impl Planned {
             .iter()
             .filter(|key| key.scope == Scope::Address.code())
             .map(|key| key.address);
-        self.addresses.iter().copied().chain(deleted)
+        self.addresses.keys().copied().chain(deleted)
     }
 
-    fn leaves_rows_at(&self, address: Ip, mirror: &Mirror) -> bool {
-        self.addresses.contains(&address)
-            || mirror
-                .rows_at(address)
-                .any(|(key, _)| !self.deleted.contains(key))
+    /// What the frontends that are at an address afterwards make of it; `None` if there are none.
+    fn kind_at(&self, address: Ip, mirror: &Mirror) -> Option<AddressKind> {
+        let new = self.addresses.get(&address).into_iter().flatten();
+        let new = new.filter_map(|key| self.put.get(key).copied());
+        let stays = |key: &ServiceKey| !self.deleted.contains(key) && !self.put.contains_key(key);
+        let old = mirror.rows_at(address).filter(|(key, _)| stays(key));
+        let mut found = None;
+        for kind in new.chain(old.map(|(_, row)| row.kind)) {
+            if kind == FrontendKind::ClusterIp.code() {
+                return Some(AddressKind::ClusterIp);
+            }
+            found = Some(AddressKind::Vip);
+        }
+        found
     }
 }
 
@@ -87,7 +97,7 @@ impl Addresses {
     /// The kernel has this row now.
     pub fn written(&mut self, address: Ip, row: Address) {
         self.deleted(address);
-        if row.kind == AddressKind::Retired.code() {
+        if row.is_retired() {
             self.undated.push(address);
         }
     }
@@ -127,11 +137,12 @@ impl Addresses {
     fn wanted(&self, address: Ip, objects: &Objects, mirror: &Mirror, planned: &Planned) -> Option<Address> {
         let present = mirror.addresses().get(&address);
         let kind = present.and_then(|row| AddressKind::from_code(row.kind));
+        let frontends = planned.kind_at(address, mirror);
         if objects.is_local(address) {
-            let node_ports = u8::from(objects.serves_node_ports(address));
             return Some(Address {
                 kind: AddressKind::Node.code(),
-                node_ports,
+                node_ports: u8::from(objects.serves_node_ports(address)),
+                vip: u8::from(frontends.is_some()),
                 reserved: 0,
             });
         }
@@ -139,21 +150,21 @@ impl Addresses {
             // Nobody has told yet which addresses the interfaces have.
             return present.copied();
         }
-        let cluster_ip = |kind: AddressKind| {
-            Some(Address {
-                kind: kind.code(),
-                node_ports: 0,
-                reserved: 0,
-            })
+        let wanted = match (frontends, kind) {
+            (Some(kind), _) => kind,
+            (None, Some(AddressKind::ClusterIp)) => AddressKind::Retired,
+            (None, Some(AddressKind::Vip)) => AddressKind::RetiredVip,
+            (None, Some(kind @ (AddressKind::Retired | AddressKind::RetiredVip)))
+                if !self.unused.contains(&address) =>
+            {
+                kind
+            }
+            (None, _) => return None,
         };
-        if planned.leaves_rows_at(address, mirror) {
-            return cluster_ip(AddressKind::ClusterIp);
-        }
-        match kind? {
-            AddressKind::ClusterIp => cluster_ip(AddressKind::Retired),
-            AddressKind::Retired if !self.unused.contains(&address) => cluster_ip(AddressKind::Retired),
-            AddressKind::Retired | AddressKind::Node => None,
-        }
+        Some(Address {
+            kind: wanted.code(),
+            ..Address::default()
+        })
     }
 }
 
@@ -170,7 +181,7 @@ pub fn node_ports(mirror: &Mirror, planned: &Planned) -> (u16, u16) {
     };
     let stays = |(port, rows): (&u16, &usize)| (*rows > going(*port)).then_some(*port);
     let staying = mirror.node_port_rows();
-    let added = || planned.put.iter().filter(is_node_port).map(|key| key.port);
+    let added = || planned.put.keys().filter(is_node_port).map(|key| key.port);
     let first = staying.iter().find_map(stays).into_iter().chain(added()).min();
     let last = staying
         .iter()
@@ -190,6 +201,7 @@ mod tests {
     const RETIRED: Address = Address {
         kind: AddressKind::Retired.code(),
         node_ports: 0,
+        vip: 0,
         reserved: 0,
     };
 

@@ -50,6 +50,8 @@ pub struct Options {
     pub seed: u64,
     /// Which of the node's addresses serve node ports.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether `spec.externalIPs` are served: kube-proxy's feature gate `AllowServiceExternalIPs` (KEP-5707).
+    pub external_ips: bool,
     /// Sizes of the maps.
     pub limits: Limits,
 }
@@ -61,6 +63,7 @@ impl Options {
             node_name: node_name.into(),
             seed,
             node_port_addresses: NodePortAddresses::default(),
+            external_ips: true,
             limits: Limits::default(),
         }
     }

@@ -1,12 +1,13 @@
 //! What a Service should look like in the kernel, without ids and slots: its service ports, each with the frontends
 //! that it won and the backends that it may use.
 
-use proxy_common::{FrontendKind, Protocol, Scope, ServiceKey, TrafficPolicy};
+use proxy_common::{FrontendKind, Protocol, Scope, ServiceKey};
 
 use crate::address::Family;
+use crate::frontend::{Frontend, frontends};
 use crate::object::ObjectName;
-use crate::objects::{Objects, cluster_ip_key, node_port_key};
-use crate::service::{Port, Service};
+use crate::objects::Objects;
+use crate::service::Port;
 use crate::traffic::{Backends, Candidates};
 
 /// A service port: what has an id, a cursor and a name in the kernel.
@@ -33,17 +34,6 @@ pub struct DesiredPort {
     pub backends: Backends,
 }
 
-/// One frontend of a service port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Frontend {
-    /// Its key.
-    pub key: ServiceKey,
-    /// Where it comes from.
-    pub kind: FrontendKind,
-    /// Who may answer.
-    pub policy: TrafficPolicy,
-}
-
 /// What a Service should be; no ports if it is gone.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Desired {
@@ -63,9 +53,8 @@ impl Desired {
         for (position, port) in service.ports.iter().enumerate() {
             for address in &service.cluster_ips {
                 let family = Family::of(*address);
-                let wishes = frontends(service, port, family);
                 let mut granted = Vec::new();
-                for frontend in wishes {
+                for frontend in frontends(service, port, family) {
                     match refusal(objects, name, position, &frontend) {
                         None => granted.push(frontend),
                         Some(problem) => desired.problems.push(problem),
@@ -93,37 +82,25 @@ impl Desired {
 }
 
 /// Whether a frontend can be served at all, whoever asks for it: a ClusterIP that is an address of this node would
-/// take every other port of the node with it.
+/// take every other port of the node with it, and an external IP any port of the node that anybody likes
+/// (CVE-2020-8554). A load balancer's address may be the node's: who announces it often puts it on an interface.
 pub fn is_servable(objects: &Objects, key: &ServiceKey) -> bool {
-    key.scope != Scope::Address.code() || !objects.is_local(key.address)
-}
-
-/// The frontends that a port asks for in one family.
-fn frontends(service: &Service, port: &Port, family: Family) -> Vec<Frontend> {
-    let addresses = service
-        .cluster_ips
-        .iter()
-        .filter(|address| Family::of(**address) == family);
-    let mut frontends: Vec<Frontend> = addresses
-        .map(|address| Frontend {
-            key: cluster_ip_key(*address, port.number, port.protocol),
-            kind: FrontendKind::ClusterIp,
-            policy: service.internal,
-        })
-        .collect();
-    frontends.extend(port.node_port.map(|node_port| Frontend {
-        key: node_port_key(family, node_port, port.protocol),
-        kind: FrontendKind::NodePort,
-        policy: service.external,
-    }));
-    frontends
+    key.scope != Scope::Address.code()
+        || !objects.is_local(key.address)
+        || objects.claims().best(key) == Some(FrontendKind::LoadBalancer)
 }
 
 fn refusal(objects: &Objects, name: &ObjectName, position: usize, frontend: &Frontend) -> Option<String> {
     let key = &frontend.key;
-    if !is_servable(objects, key) {
+    let local = key.scope == Scope::Address.code() && objects.is_local(key.address);
+    if local && frontend.kind != FrontendKind::LoadBalancer {
+        let field = if frontend.kind == FrontendKind::ClusterIp {
+            "clusterIP"
+        } else {
+            "externalIP"
+        };
         return Some(format!(
-            "clusterIP {} is an address of this node: not served there; choose another",
+            "{field} {} is an address of this node: not served there; choose another",
             key.address
         ));
     }
@@ -131,10 +108,7 @@ fn refusal(objects: &Objects, name: &ObjectName, position: usize, frontend: &Fro
     if (winner, winning_position) == (name, position) {
         return None;
     }
-    let what = match frontend.kind {
-        FrontendKind::ClusterIp => format!("clusterIP {} port {}", key.address, key.port),
-        FrontendKind::NodePort => format!("nodePort {}", key.port),
-    };
+    let what = frontend.words();
     Some(if winner == name {
         format!("{what} is asked for by two of its ports: the second is not served; change it")
     } else {

@@ -39,6 +39,8 @@ pub mod api;
 pub mod change;
 pub mod claims;
 pub mod desired;
+mod external;
+pub mod frontend;
 pub mod health_checks;
 pub mod ids;
 pub mod layout;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proxy_common::{Address, AddressKind, Backend, Ip, Scope, Service, ServiceKey, ServiceName};
+use proxy_common::{Address, Backend, Ip, Scope, Service, ServiceKey, ServiceName};
 
 use crate::change::Adopted;
 use crate::plan::Step;
@@ -180,7 +180,7 @@ impl Mirror {
 
     fn put_address(&mut self, address: Ip, row: Address) {
         self.addresses.insert(address, row);
-        if row.kind == AddressKind::Retired.code() {
+        if row.is_retired() {
             self.retired.insert(address);
         } else {
             self.retired.remove(&address);

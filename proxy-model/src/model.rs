@@ -74,7 +74,7 @@ impl Model {
             ..Dirty::default()
         };
         Self {
-            objects: Objects::new(options.node_name.clone(), options.node_port_addresses.clone()),
+            objects: Objects::new(&options),
             options,
             mirror,
             ports,

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use proxy_common::{Ip, Protocol, Scope, ServiceKey};
+use proxy_common::{Ip, ServiceKey};
 
-use crate::address::{self, Family};
+use crate::address;
 use crate::age::Created;
 use crate::api::{ApiEndpointSlice, ApiService};
+use crate::change::Options;
 use crate::claims::Claims;
+use crate::frontend::{Frontend, wishes};
 use crate::node::Node;
 use crate::node_ports::NodePortAddresses;
 use crate::object::{Kind, Object, ObjectName, Problem};
@@ -52,13 +54,14 @@ pub struct Objects {
     /// Every object that is there, with its `uid`.
     names: HashMap<Kind, HashMap<ObjectName, Option<String>>>,
     node_port_addresses: NodePortAddresses,
+    external_ips: bool,
 }
 
 impl Objects {
     /// Nothing said yet.
-    pub fn new(node_name: String, node_port_addresses: NodePortAddresses) -> Self {
+    pub fn new(options: &Options) -> Self {
         Self {
-            node_name,
+            node_name: options.node_name.clone(),
             services: HashMap::new(),
             slices: HashMap::new(),
             owners: HashMap::new(),
@@ -68,7 +71,8 @@ impl Objects {
             claims: Claims::default(),
             synced: BTreeSet::new(),
             names: HashMap::new(),
-            node_port_addresses,
+            node_port_addresses: options.node_port_addresses.clone(),
+            external_ips: options.external_ips,
         }
     }
 
@@ -203,7 +207,7 @@ impl Objects {
     }
 
     fn put_service(&mut self, name: ObjectName, object: &ApiService, dirty: &mut Dirty) {
-        let Some(service) = Service::read(object) else {
+        let Some(service) = Service::read(object, self.external_ips) else {
             return self.forget_service(&name, dirty);
         };
         if self.services.get(&name) == Some(&service) {
@@ -225,7 +229,7 @@ impl Objects {
         &mut self,
         name: &ObjectName,
         created: Created,
-        wishes: &[(ServiceKey, usize)],
+        wishes: &[(Frontend, usize)],
         dirty: &mut Dirty,
     ) {
         dirty.frontends.extend(self.claims.of(name));
@@ -339,46 +343,5 @@ impl Objects {
             problems.push(Problem::new(Kind::Node, &name, what));
         }
         problems
-    }
-}
-
-/// The frontends that a Service asks for, each with the position of its port.
-fn wishes(service: &Service) -> Vec<(ServiceKey, usize)> {
-    let mut wishes = Vec::new();
-    for (position, port) in service.ports.iter().enumerate() {
-        for address in &service.cluster_ips {
-            wishes.push((cluster_ip_key(*address, port.number, port.protocol), position));
-            if let Some(node_port) = port.node_port {
-                wishes.push((
-                    node_port_key(Family::of(*address), node_port, port.protocol),
-                    position,
-                ));
-            }
-        }
-    }
-    wishes
-}
-
-/// The key of a ClusterIP's port.
-pub fn cluster_ip_key(address: Ip, port: u16, protocol: Protocol) -> ServiceKey {
-    ServiceKey {
-        address,
-        port,
-        protocol: protocol.number(),
-        scope: Scope::Address.code(),
-    }
-}
-
-/// The key of a node port.
-pub fn node_port_key(family: Family, port: u16, protocol: Protocol) -> ServiceKey {
-    let scope = match family {
-        Family::V4 => Scope::NodePortV4,
-        Family::V6 => Scope::NodePortV6,
-    };
-    ServiceKey {
-        address: Ip::UNSPECIFIED,
-        port,
-        protocol: protocol.number(),
-        scope: scope.code(),
     }
 }

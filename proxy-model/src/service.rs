@@ -5,6 +5,7 @@ use proxy_common::{Ip, Protocol, TrafficPolicy};
 use crate::address::{self, Family};
 use crate::age::Created;
 use crate::api::{ApiService, Metadata, ServicePort, ServiceSpec};
+use crate::external;
 
 /// Label that hands an object to another proxy (KEP-2447).
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -20,6 +21,10 @@ pub struct Service {
     pub created: Created,
     /// One address a family.
     pub cluster_ips: Vec<Ip>,
+    /// Addresses of its load balancer that this node is to serve itself.
+    pub load_balancer: Vec<Ip>,
+    /// `externalIPs`.
+    pub external_ips: Vec<Ip>,
     /// Its ports, those with a mistake left out.
     pub ports: Vec<Port>,
     /// `internalTrafficPolicy`.
@@ -51,8 +56,9 @@ pub fn is_not_ours(metadata: &Metadata) -> bool {
 }
 
 impl Service {
-    /// What the object asks of this node; `None` if nothing (headless, `ExternalName`, another proxy's).
-    pub fn read(object: &ApiService) -> Option<Self> {
+    /// What the object asks of this node; `None` if nothing (headless, `ExternalName`, another proxy's). `external_ips`:
+    /// whether such are served here.
+    pub fn read(object: &ApiService, external_ips: bool) -> Option<Self> {
         let spec = object.spec.as_ref()?;
         let headless = spec.cluster_ip.as_deref() == Some("None")
             || spec.cluster_ips.iter().flatten().any(|address| address == "None");
@@ -63,6 +69,8 @@ impl Service {
         let mut service = Self {
             created: Created::read(object.metadata.creation_timestamp.as_deref()),
             cluster_ips: read_cluster_ips(spec, &mut problems),
+            load_balancer: external::load_balancer(object.status.as_ref(), &mut problems),
+            external_ips: external::external_ips(spec, external_ips, &mut problems),
             ports: read_ports(spec, &mut problems),
             internal: read_policy(
                 "internalTrafficPolicy",
@@ -85,7 +93,7 @@ impl Service {
                 "namespace or name is longer than {LONGEST_NAME} bytes: not served; shorten it"
             ));
         }
-        note_what_is_not_served(object, spec, &mut problems);
+        note_what_is_not_served(spec, &mut problems);
         service.problems = problems;
         Some(service)
     }
@@ -235,7 +243,7 @@ fn read_policy(field: &str, word: Option<&str>, problems: &mut Vec<String>) -> T
 }
 
 /// No silent difference: what a Service asks for and does not get is said.
-fn note_what_is_not_served(object: &ApiService, spec: &ServiceSpec, problems: &mut Vec<String>) {
+fn note_what_is_not_served(spec: &ServiceSpec, problems: &mut Vec<String>) {
     if spec
         .session_affinity
         .as_deref()
@@ -243,22 +251,6 @@ fn note_what_is_not_served(object: &ApiService, spec: &ServiceSpec, problems: &m
     {
         problems.push(
             "sessionAffinity is not served: its clients are spread round robin; set it to None to agree"
-                .to_owned(),
-        );
-    }
-    if spec.external_ips.as_ref().is_some_and(|list| !list.is_empty()) {
-        problems.push("externalIPs are not served: use the ClusterIP or a node port".to_owned());
-    }
-    let ingress = object
-        .status
-        .as_ref()
-        .and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-    let has_vip = ingress.into_iter().flatten().any(|ingress| {
-        ingress.ip.as_ref().is_some_and(|ip| !ip.is_empty()) && ingress.ip_mode.as_deref() != Some("Proxy")
-    });
-    if has_vip {
-        problems.push(
-            "the load balancer's addresses are not served on this node: use the ClusterIP or a node port"
                 .to_owned(),
         );
     }

@@ -103,6 +103,7 @@ impl Frontend {
 fn kind(code: u8) -> String {
     match FrontendKind::from_code(code) {
         Some(FrontendKind::ClusterIp) => "ClusterIP".to_owned(),
+        Some(FrontendKind::ExternalIp) => "ExternalIP".to_owned(),
         known => word(known.map(FrontendKind::name), code),
     }
 }

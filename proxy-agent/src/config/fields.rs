@@ -131,7 +131,11 @@ pub(super) const FIELDS: &[Field] = &[
     unused("detectLocal.interfaceNamePrefix", Form::Text, LOCAL),
     unused("detectLocalMode", Form::Text, LOCAL),
     unused("enableProfiling", Form::Bool, "there is no profile over HTTP"),
-    unused("featureGates", Form::Object, "they are kube-proxy's"),
+    used(
+        "featureGates",
+        Form::Object,
+        "`AllowServiceExternalIPs` as `--feature-gates`; the others are kube-proxy's",
+    ),
     used(
         "healthzBindAddress",
         Form::Text,

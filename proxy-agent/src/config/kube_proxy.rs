@@ -11,6 +11,7 @@ use proxy_model::{NodePortAddresses, NodePortAddressesError};
 use serde_json::Value;
 
 use super::fields::{FIELDS, Field, Form};
+use super::gates;
 use crate::http::{BindAddress, BindAddressError};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
@@ -31,6 +32,8 @@ pub struct KubeProxyConfiguration {
     pub metrics_bind_address: Option<BindAddress>,
     /// `nodePortAddresses`
     pub node_port_addresses: Option<NodePortAddresses>,
+    /// `featureGates.AllowServiceExternalIPs`
+    pub external_ips: Option<bool>,
     /// Fields that are set and have no meaning here.
     pub without_meaning: Vec<String>,
     /// Fields that nobody knows: a newer kube-proxy's, or a slip.
@@ -131,6 +134,7 @@ impl KubeProxyConfiguration {
         found.healthz_bind_address = address(&root, "healthzBindAddress")?;
         found.metrics_bind_address = address(&root, "metricsBindAddress")?;
         found.node_port_addresses = node_port_addresses(&root)?;
+        found.external_ips = gates::in_file(&root, gates::EXTERNAL_IPS);
         Ok(found)
     }
 
@@ -174,6 +178,7 @@ impl KubeProxyConfiguration {
         expect(field.name, field.form, value)?;
         let in_vain = match field.name {
             "bindAddress" => !matches!(value.as_str(), Some("0.0.0.0" | "::")),
+            "featureGates" => gates::others(value),
             _ => !field.used,
         };
         if in_vain && !says_nothing(value) {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use proxy_model::{NodePortAddresses, NodePortAddressesError};
 
 use super::AgentFlags;
+use super::gates::{self, Gate};
 use super::kube_proxy::{ConfigurationError, KubeProxyConfiguration};
 use crate::http::{self, BindAddress};
 
@@ -18,6 +19,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// Which of the node's addresses serve node ports.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether `externalIPs` are served.
+    pub external_ips: bool,
     /// Where questions are answered.
     pub http: http::Options,
     /// One line about what the file sets in vain.
@@ -63,6 +66,9 @@ impl AgentFlags {
                 .ok_or(SettingsError::NodeName)?,
             kubeconfig: self.kubeconfig.clone().or(file.kubeconfig),
             node_port_addresses: from_flags.or(file.node_port_addresses).unwrap_or_default(),
+            external_ips: Gate::last(&self.feature_gates, gates::EXTERNAL_IPS)
+                .or(file.external_ips)
+                .unwrap_or(true),
             http: http::Options {
                 healthz: self
                     .healthz_bind_address
@@ -118,6 +124,7 @@ mod tests {
         assert_eq!(settled.http.healthz.to_string(), "192.0.2.1");
         assert_eq!(settled.http.metrics.to_string(), "192.0.2.1:99");
         assert_ne!(settled.node_port_addresses, NodePortAddresses::Primary);
+        assert!(settled.external_ips);
         let line = "weir agent --node-name node-a --kubeconfig /flag --healthz-bind-address= \
                     --metrics-bind-address [::1]:7 --nodeport-addresses primary";
         let settled = settle(line, file).unwrap();
@@ -136,6 +143,24 @@ mod tests {
         let settled = settle("weir agent --node-name a", "bindAddress: '::'").unwrap();
         let at = settled.http.metrics.socket_or(http::METRICS);
         assert_eq!(at, Some("[::1]:10249".parse().unwrap()));
+    }
+
+    #[test]
+    fn external_ips_have_the_switch_of_kube_proxy() {
+        let off = "featureGates: {AllowServiceExternalIPs: false}";
+        assert!(!settle("weir agent --node-name a", off).unwrap().external_ips);
+        let on = "weir agent --node-name a --feature-gates AllowServiceExternalIPs=true";
+        assert!(settle(on, off).unwrap().external_ips);
+        let off = "weir agent --node-name a --feature-gates AllowServiceExternalIPs=false";
+        assert!(!settle(off, "").unwrap().external_ips);
+        for wrong in [
+            "AllowServiceExternalIPs",
+            "AllowServiceExternalIPs=yes",
+            "Other=true",
+        ] {
+            let line = ["weir", "agent", "--feature-gates", wrong];
+            assert!(Cli::try_parse_from(line).is_err(), "{wrong}");
+        }
     }
 
     #[test]

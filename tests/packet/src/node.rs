@@ -94,6 +94,8 @@ pub enum Host {
     Warrior(u8),
     /// A ClusterIP.
     Vip(u8),
+    /// An address of a load balancer, on no machine.
+    Balancer(u8),
 }
 
 impl Host {
@@ -116,6 +118,7 @@ impl Host {
             Self::Outside(n) => [203, 0, 113, n],
             Self::Warrior(n) => [10, 8, 0, n],
             Self::Vip(n) => [10, 96, 0, n],
+            Self::Balancer(n) => [192, 0, 2, n],
         })
     }
 
@@ -133,11 +136,15 @@ impl Host {
             Self::Outside(n) => ([0x01, 0x13, 0, 0], n),
             Self::Warrior(n) => ([0, 8, 0, 0], n),
             Self::Vip(n) => ([0, 0x96, 0, 0], n),
+            Self::Balancer(n) => ([0, 0x92, 0, 0], n),
         };
         let [a, b, c, d] = net;
         Ip::v6([0xfd, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, host])
     }
 }
+
+/// The address that is the node's and every load balancer's: of two services with one port, the first has it.
+pub const BALANCER_ON_NODE: Host = Host::TunnelGate;
 
 /// First source port of SNAT.
 pub const SNAT_FIRST: u16 = 10_000;
@@ -200,6 +207,7 @@ pub fn rows(snat_ports: u16) -> Rows {
                 Address {
                     kind: kind.code(),
                     node_ports,
+                    vip: u8::from(host == BALANCER_ON_NODE),
                     reserved: 0,
                 },
             ));
@@ -211,7 +219,11 @@ pub fn rows(snat_ports: u16) -> Rows {
         address(Host::Vip(RETIRED), AddressKind::Retired, 0);
         for spec in &SPECS {
             address(Host::Vip(spec.vip), AddressKind::ClusterIp, 0);
+            if spec.node_port != 0 {
+                address(Host::Balancer(spec.vip), AddressKind::Vip, 0);
+            }
         }
+        address(Host::Balancer(RETIRED), AddressKind::RetiredVip, 0);
         for (index, spec) in SPECS.iter().enumerate() {
             add_service(&mut rows, spec, index, v6);
         }
@@ -267,26 +279,33 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
         policy: spec.policy.code(),
         reserved: 0,
     };
-    let key = |address, port, scope: Scope| ServiceKey {
-        address,
-        port,
-        protocol: spec.protocol,
-        scope: scope.code(),
+    add_frontends(rows, spec, service, v6);
+    add_cursors(rows, id);
+}
+
+/// The ClusterIP; with a node port also that, and the addresses of a load balancer.
+fn add_frontends(rows: &mut Rows, spec: &Spec, service: Service, v6: bool) {
+    let mut add = |address, port, scope: Scope, kind: FrontendKind| {
+        let key = ServiceKey {
+            address,
+            port,
+            protocol: spec.protocol,
+            scope: scope.code(),
+        };
+        if !rows.services.iter().any(|(other, _)| *other == key) {
+            let kind = kind.code();
+            rows.services.push((key, Service { kind, ..service }));
+        }
     };
-    rows.services.push((
-        key(Host::Vip(spec.vip).ip(v6), spec.port, Scope::Address),
-        service,
-    ));
+    let cluster_ip = Host::Vip(spec.vip).ip(v6);
+    add(cluster_ip, spec.port, Scope::Address, FrontendKind::ClusterIp);
     if spec.node_port != 0 {
         let scope = if v6 { Scope::NodePortV6 } else { Scope::NodePortV4 };
-        let node_port = Service {
-            kind: FrontendKind::NodePort.code(),
-            ..service
-        };
-        rows.services
-            .push((key(Ip::UNSPECIFIED, spec.node_port, scope), node_port));
+        add(Ip::UNSPECIFIED, spec.node_port, scope, FrontendKind::NodePort);
+        for host in [Host::Balancer(spec.vip), BALANCER_ON_NODE] {
+            add(host.ip(v6), spec.port, Scope::Address, FrontendKind::LoadBalancer);
+        }
     }
-    add_cursors(rows, id);
 }
 
 fn add_cursors(rows: &mut Rows, id: u32) {

@@ -35,7 +35,12 @@ pub fn rows(rows: &Adopted) -> String {
         } else {
             ""
         };
-        let _ = writeln!(text, "address {address} {kind}{node_ports}");
+        let vip = if row.vip == 1 {
+            " and a load balancer's"
+        } else {
+            ""
+        };
+        let _ = writeln!(text, "address {address} {kind}{node_ports}{vip}");
     }
     let (first, last) = rows.node_ports;
     if first <= last {

@@ -4,7 +4,7 @@ use proxy_common::Ip;
 
 use crate::craft::{ACK, Checksum, Craft, Endpoint, FIN, PSH, RST, SYN, error_about};
 use crate::decode::{Decoded, decode};
-use crate::node::{Host, Port};
+use crate::node::{BALANCER_ON_NODE, Host, Port};
 use crate::pair::is_translated;
 use crate::random::Random;
 use crate::services::{RETIRED, SPECS};
@@ -43,8 +43,15 @@ impl Conversation {
         let spec = random.pick(&SPECS).unwrap_or(SPECS[0]);
         let (host, port) = random.pick(&CLIENTS).unwrap_or(CLIENTS[0]);
         let outside = !matches!(port, Port::Pod1 | Port::Pod2);
-        let node_port = spec.node_port != 0 && random.percent(if outside { 95 } else { 20 });
-        let mut frontend = if node_port {
+        let external = spec.node_port != 0 && random.percent(if outside { 95 } else { 30 });
+        let mut frontend = if external && random.percent(40) {
+            let at = if random.percent(25) {
+                BALANCER_ON_NODE
+            } else {
+                Host::Balancer(spec.vip)
+            };
+            (at.ip(v6), spec.port)
+        } else if external {
             let gates = [
                 Host::Node,
                 Host::Node,
@@ -58,6 +65,7 @@ impl Conversation {
         };
         match random.below(40) {
             0 => frontend.0 = Host::Vip(RETIRED).ip(v6),
+            2 => frontend.0 = Host::Balancer(RETIRED).ip(v6),
             1 => frontend.1 = frontend.1.wrapping_add(1),
             _ => {}
         }

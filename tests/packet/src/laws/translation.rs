@@ -61,19 +61,24 @@ fn same_but_for(before: &[u8], after: &[u8], packet: &Decoded) -> Result<()> {
 fn candidates(memory: &Memory, arrival: &Arrival, packet: &Decoded) -> Option<Vec<Backend>> {
     let node = memory.addresses.get(&packet.destination)?.kind == AddressKind::Node.code();
     let (_, port) = packet.ports?;
-    let (address, scope) = match (node, packet.family) {
-        (false, _) => (packet.destination, Scope::Address),
-        (true, 4) => (Ip::UNSPECIFIED, Scope::NodePortV4),
-        (true, _) => (Ip::UNSPECIFIED, Scope::NodePortV6),
-    };
-    let key = ServiceKey {
+    let key = |address, scope: Scope| ServiceKey {
         address,
         port,
         protocol: packet.protocol,
         scope: scope.code(),
     };
-    let service: &Service = memory.services.get(&key)?;
-    let inside = !arrival.place().uplink && service.kind == FrontendKind::NodePort.code();
+    let node_port = match packet.family {
+        4 => Scope::NodePortV4,
+        _ => Scope::NodePortV6,
+    };
+    let named = memory.services.get(&key(packet.destination, Scope::Address));
+    let service: &Service = named.or_else(|| {
+        memory
+            .services
+            .get(&key(Ip::UNSPECIFIED, node_port))
+            .filter(|_| node)
+    })?;
+    let inside = !arrival.place().uplink && service.kind != FrontendKind::ClusterIp.code();
     let local = service.policy == TrafficPolicy::Local.code() && !inside;
     let range = if local { service.local } else { service.cluster };
     Some(

@@ -78,7 +78,8 @@ pub(super) fn address(word: &str, v6: bool) -> Result<Ip> {
         ("out", Ok(n)) => Host::Outside(n),
         ("warrior", Ok(n)) => Host::Warrior(n),
         ("vip", Ok(n)) => Host::Vip(n),
-        _ => bail!("no host {word}: node, gate, overlay, tunnel, pod1, pod2, lost, router, remoteN, outN, warriorN, vipN"),
+        ("lb", Ok(n)) => Host::Balancer(n),
+        _ => bail!("no host {word}: node, gate, overlay, tunnel, pod1, pod2, lost, router, remoteN, outN, warriorN, vipN, lbN"),
     }
     .ip(v6))
 }

@@ -1,0 +1,51 @@
+//! The addresses that others route to the nodes: a load balancer's, and `externalIPs`.
+
+use proxy_common::Ip;
+
+use crate::address;
+use crate::api::{LoadBalancerIngress, ServiceSpec, ServiceStatus};
+
+/// The load balancer's addresses that this node is to serve itself: not those of a balancer that wants to see the traffic
+/// (`ipMode: Proxy`, KEP-1860).
+pub(crate) fn load_balancer(status: Option<&ServiceStatus>, problems: &mut Vec<String>) -> Vec<Ip> {
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
+    let to_serve = |ingress: &&LoadBalancerIngress| matches!(ingress.ip_mode.as_deref(), None | Some("VIP"));
+    let words = ingress.into_iter().flatten().filter(to_serve);
+    let words = words.filter_map(|ingress| ingress.ip.as_deref());
+    read("load balancer address", words, problems)
+}
+
+/// `externalIPs`, if they are served.
+pub(crate) fn external_ips(spec: &ServiceSpec, served: bool, problems: &mut Vec<String>) -> Vec<Ip> {
+    let words = || spec.external_ips.iter().flatten().map(String::as_str);
+    if !served && words().next().is_some() {
+        problems.push(
+            "externalIPs are not served here: the feature gate AllowServiceExternalIPs is off; use a load balancer"
+                .to_owned(),
+        );
+        return Vec::new();
+    }
+    read("externalIP", words(), problems)
+}
+
+/// Addresses, each once. What is on one of these could reach into the node itself (CVE-2020-8554).
+fn read<'w>(field: &str, words: impl Iterator<Item = &'w str>, problems: &mut Vec<String>) -> Vec<Ip> {
+    let mut addresses = Vec::new();
+    for word in words.filter(|word| !word.trim().is_empty()) {
+        let Some(ip) = address::parse(word) else {
+            problems.push(format!(
+                "{field} {word:?} is not an address: not served there; correct it"
+            ));
+            continue;
+        };
+        if let Some(what) = address::refusal(ip) {
+            problems.push(format!(
+                "{field} {ip} is {what}: not served there; choose another"
+            ));
+        } else if !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    addresses
+}
