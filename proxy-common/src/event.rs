@@ -63,6 +63,8 @@ byte_enum! {
         DropExternalToClusterIp = 58,
         /// Dropped: to a ClusterIP, by a protocol that weir does not serve.
         DropProtocol = 59,
+        /// Dropped: `loadBalancerSourceRanges` does not let this source use a load balancer's address.
+        DropSourceRange = 60,
     }
 }
 

@@ -58,7 +58,7 @@ macro_rules! rows {
 use crate::{
     Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
     InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceKey, ServiceName, Socket,
-    SocketKey,
+    SocketKey, SourceKey, SourceRange,
 };
 
 rows! {
@@ -80,6 +80,8 @@ rows! {
     SocketKey = 32,
     Socket = 32,
     PortWord = 8,
+    SourceKey = 20,
+    SourceRange = 4,
     NodeConfig = 56,
     Meta = 16,
     MonitorLease = 8,

@@ -16,6 +16,7 @@ pub mod layout;
 pub mod net;
 pub mod service;
 pub mod socket;
+pub mod source_range;
 
 pub use address::{Address, AddressKind, FilterBit, FilterWord};
 pub use backend::{Backend, BackendRange, BackendState};
@@ -28,6 +29,7 @@ pub use layout::ABI_VERSION;
 pub use net::{Be16, Ip, Protocol};
 pub use service::{Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy};
 pub use socket::{PortBit, PortWord, Socket, SocketKey};
+pub use source_range::{SourceKey, SourceRange};
 
 /// Names of the pinned maps, one place for both sides.
 pub mod maps {
@@ -43,6 +45,8 @@ pub mod maps {
     pub const BACKEND_STATE: &str = "BACKEND_STATE";
     /// Service id × class → round-robin cursor.
     pub const CURSORS: &str = "CURSORS";
+    /// Service id × range of sources → whether they may use its load balancer's addresses.
+    pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
     /// Service id → namespace, name and port name.
     pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
     /// Five-tuple × hook → translation of one connection.
@@ -73,13 +77,14 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 18] = [
+    pub const PINNED: [&str; 19] = [
         ADDRESSES,
         ADDRESS_FILTER,
         SERVICES,
         BACKENDS,
         BACKEND_STATE,
         CURSORS,
+        SOURCE_RANGES,
         SERVICE_NAMES,
         FLOWS,
         INTERFACE_FLOWS,
@@ -113,6 +118,8 @@ pub mod limits {
     pub const SERVICE_IDS: usize = 1 << 16;
     /// Cursors: one per service id and class (cluster, local).
     pub const CURSORS: usize = SERVICE_IDS * 2;
+    /// Ranges of sources that are let in, of all service ports together.
+    pub const SOURCE_RANGES: usize = 1 << 16;
     /// Flow rows: two for a connection, one for each direction.
     pub const FLOWS: usize = 1 << 17;
     /// Fragmented datagrams in flight.

@@ -72,8 +72,8 @@ pub struct Service {
     pub kind: u8,
     /// A [`TrafficPolicy`].
     pub policy: u8,
-    /// Always zero.
-    pub reserved: u8,
+    /// 1 if only sources in `SOURCE_RANGES` may use this frontend.
+    pub guarded: u8,
 }
 
 byte_enum! {

@@ -50,6 +50,9 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Serv
             Reason::PassNotFrontend
         });
     };
+    if service.guarded != 0 && !service::lets_in(tables, &service, &s.key.source) {
+        return Err(Reason::DropSourceRange);
+    }
     if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
         return Err(Reason::RejectUnknownFlow);
     }

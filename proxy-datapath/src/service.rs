@@ -1,6 +1,6 @@
 //! Which service a frontend belongs to.
 
-use proxy_common::{Address, AddressKind, FlowKey, Ip, NodeConfig, Scope, Service, ServiceKey};
+use proxy_common::{Address, AddressKind, FlowKey, Ip, NodeConfig, Scope, Service, ServiceKey, SourceKey};
 
 use crate::snat;
 use crate::tables::Tables;
@@ -59,4 +59,16 @@ pub const fn node_port_or_answer(config: &NodeConfig, key: &FlowKey, node_ports:
 #[inline(always)]
 pub const fn is_node_port(config: &NodeConfig, port: u16) -> bool {
     port >= config.node_port_first && port <= config.node_port_last
+}
+
+/// Whether a source may use a frontend that is guarded.
+#[inline(always)]
+pub fn lets_in(tables: &impl Tables, service: &Service, source: &Ip) -> bool {
+    let key = SourceKey {
+        service: service.id,
+        address: *source,
+    };
+    tables
+        .source_range(&key)
+        .is_some_and(|range| range.generation == service.generation)
 }

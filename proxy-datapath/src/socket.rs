@@ -4,10 +4,14 @@
 //! Connected UDP of pods is left to the packet path: a socket keeps the address that it was given until it is
 //! closed, but the packet path can turn to another backend the moment one dies.
 //!
+//! A pod is left to it also where only some sources are let in (`loadBalancerSourceRanges`).
+//!
 //! Answers come by a backend's address, so one backend can stand for one frontend of a socket only. A UDP socket that
 //! talks to several frontends gets another backend where there is one. Where there is none, a pod's datagrams to the
 //! second frontend are left to the packet path, which gives them another source port. A host process has no packet
 //! path: for it the frontend that was used last has the name, which is right as long as it asks one after the other.
+
+use core::hint::cold_path;
 
 use proxy_common::{
     Address, AddressKind, Backend, Direction, Ip, NodeConfig, Reason, Service, ServiceKey, Socket, SocketKey,
@@ -77,6 +81,11 @@ pub fn to_service(tables: &impl Tables, caller: &impl Caller, call: &Call) -> An
         Ok(service) => service,
         Err(answer) => return answer,
     };
+    if service.guarded != 0
+        && let Some(answer) = guard(tables, caller, call, &service)
+    {
+        return answer;
+    }
     let asked = Asked {
         call,
         service: &service,
@@ -119,6 +128,33 @@ fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind)
         Some(service) => Ok(service),
         None if kind.is_cluster_ip() => Err(Answer::Refuse(Reason::RejectUndefinedPort)),
         None => Err(Answer::Leave),
+    }
+}
+
+/// What becomes of a call to a frontend that not everybody may use; `None` if it goes on as any other.
+///
+/// `connect` comes before the socket has an address, so a pod is left to the packet path, which knows its. Its datagrams may
+/// meet there a backend that the same socket talks to past that path, so the port is marked: see [`Tables::is_shared`]. A
+/// host process has the node's address.
+#[inline(always)]
+fn guard(tables: &impl Tables, caller: &impl Caller, call: &Call, service: &Service) -> Option<Answer> {
+    cold_path();
+    if !caller.is_host() {
+        if call.protocol == UDP {
+            tables.share(caller.source_port());
+        }
+        return Some(Answer::Leave);
+    }
+    let node = tables.config().map(|config| {
+        if call.address.is_v4() {
+            config.fallback_source_v4
+        } else {
+            config.fallback_source_v6
+        }
+    });
+    match node {
+        Some(node) if service::lets_in(tables, service, &node) => None,
+        _ => Some(Answer::Block(Reason::DropSourceRange)),
     }
 }
 

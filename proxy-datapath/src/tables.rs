@@ -2,7 +2,7 @@
 
 use proxy_common::{
     Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey,
+    ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 use crate::flow::Change;
@@ -22,6 +22,8 @@ pub trait Tables {
     fn address(&self, address: &Ip) -> Option<Address>;
     /// The service of a frontend.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
+    /// The longest range of a service port that a source is in.
+    fn source_range(&self, source: &SourceKey) -> Option<SourceRange>;
     /// The backend in a slot.
     fn backend(&self, slot: u32) -> Option<Backend>;
     /// How a backend fares.

@@ -2,12 +2,12 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
     InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason, Service, ServiceKey, ServiceName,
-    Socket, SocketKey, limits,
+    Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Scratch;
 
@@ -70,6 +70,15 @@ pub(crate) static BACKEND_STATE: Array<BackendState, { limits::BACKEND_STATE }> 
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
 pub(crate) static CURSORS: Array<Cursor, { limits::CURSORS }> = Array::new();
+
+/// Service id and range of sources to whether they may use its load balancer's addresses; the longest prefix counts.
+///
+/// Writer:    agent. Reader: programs, at the begin of a flow to a frontend that is guarded.
+/// Lifecycle: born before the frontend that it guards, dies after it.
+/// Full:      the Service is not programmed; its old state stays.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static SOURCE_RANGES: LpmTrie<SourceKey, SourceRange, { limits::SOURCE_RANGES }> = LpmTrie::new();
 
 /// Service id to namespace, name and port name.
 ///

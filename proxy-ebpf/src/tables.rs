@@ -8,11 +8,11 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::btf_maps::Array;
+use aya_ebpf::btf_maps::{Array, lpm_trie};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
-    NodeConfig, PortBit, PortWord, Service, ServiceKey, Socket, SocketKey, limits,
+    NodeConfig, PortBit, PortWord, Service, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
@@ -141,6 +141,13 @@ impl Tables for Kernel {
     fn service(&self, key: &ServiceKey) -> Option<Service> {
         // SAFETY: as for `address`.
         unsafe { maps::SERVICES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn source_range(&self, source: &SourceKey) -> Option<SourceRange> {
+        maps::SOURCE_RANGES
+            .get(&lpm_trie::Key::new(SourceKey::BITS, *source))
+            .copied()
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ use crate::address::Family;
 use crate::change::{Adopted, Limits};
 use crate::mirror::Mirror;
 use crate::names;
+use crate::node_ports::Prefix;
 use crate::ports::{PortState, Ports, Slab};
 use crate::traffic::Place;
 
@@ -23,6 +24,8 @@ pub struct Distrusted {
     pub rows: BTreeSet<ServiceKey>,
     /// In `SERVICE_NAMES`.
     pub names: BTreeSet<u32>,
+    /// In `SOURCE_RANGES`, of ids that nobody has.
+    pub sources: BTreeSet<(u32, Prefix)>,
     /// Free slots that those rows refer to: kept free until a while after the rows are gone.
     pub slots: Vec<BackendRange>,
     /// Backends that serve and belong to no service port.
@@ -45,6 +48,7 @@ pub fn adopt(adopted: &Adopted, mirror: &Mirror, limits: &Limits, ports: &mut Po
         adoption.slabs(id, &rows);
     }
     adoption.orphans(adopted);
+    adoption.sources();
     adoption.reserve_slots();
     adoption.distrusted
 }
@@ -202,6 +206,16 @@ impl Adoption<'_> {
                 .filter_map(|slot| self.mirror.backend(slot).copied())
                 .collect(),
         }
+    }
+
+    fn sources(&mut self) {
+        let ids = self
+            .mirror
+            .guarded_ids()
+            .filter(|id| self.ports.owner(*id).is_none());
+        let ranges = |id| self.mirror.sources_of(id).map(move |(range, _)| (id, range));
+        let sources = ids.flat_map(ranges).collect();
+        self.distrusted.sources = sources;
     }
 
     /// A packet may be between a distrusted row and its slots when the row goes.

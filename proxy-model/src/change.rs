@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName, limits};
 
-use crate::node_ports::NodePortAddresses;
+use crate::node_ports::{NodePortAddresses, Prefix};
 use crate::object::{Kind, Object, ObjectName};
 
 /// News from a source.
@@ -109,6 +109,8 @@ pub struct Adopted {
     pub states: Vec<(u32, BackendState)>,
     /// `SERVICE_NAMES`.
     pub names: Vec<(u32, ServiceName)>,
+    /// `SOURCE_RANGES`: service id, range, generation.
+    pub sources: Vec<(u32, Prefix, u32)>,
     /// `ADDRESSES`.
     pub addresses: Vec<(Ip, Address)>,
     /// First and last node port in `CONFIG`.
@@ -122,6 +124,7 @@ impl Default for Adopted {
             backends: Vec::new(),
             states: Vec::new(),
             names: Vec::new(),
+            sources: Vec::new(),
             addresses: Vec::new(),
             node_ports: NO_NODE_PORTS,
         }

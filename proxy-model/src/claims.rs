@@ -107,6 +107,7 @@ mod tests {
             key,
             kind,
             policy: TrafficPolicy::Cluster,
+            guarded: false,
         };
         let vip = wish(FrontendKind::LoadBalancer);
         let name = |name: &str| ObjectName::new("default", name);

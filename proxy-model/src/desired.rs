@@ -1,10 +1,13 @@
 //! What a Service should look like in the kernel, without ids and slots: its service ports, each with the frontends
 //! that it won and the backends that it may use.
 
+use std::collections::BTreeSet;
+
 use proxy_common::{FrontendKind, Protocol, Scope, ServiceKey};
 
 use crate::address::Family;
 use crate::frontend::{Frontend, frontends};
+use crate::node_ports::Prefix;
 use crate::object::ObjectName;
 use crate::objects::Objects;
 use crate::service::Port;
@@ -32,6 +35,8 @@ pub struct DesiredPort {
     pub frontends: Vec<Frontend>,
     /// Its backends.
     pub backends: Backends,
+    /// Who may use the guarded ones of its frontends.
+    pub sources: BTreeSet<Prefix>,
 }
 
 /// What a Service should be; no ports if it is gone.
@@ -70,10 +75,13 @@ impl Desired {
                     family,
                 };
                 let backends = backends(objects, name, port, family);
+                let guarded = granted.iter().any(|frontend| frontend.guarded);
+                let sources = guarded.then(|| service.source_ranges.of(family)).flatten();
                 desired.ports.push(DesiredPort {
                     key,
                     frontends: granted,
                     backends,
+                    sources: sources.unwrap_or_default(),
                 });
             }
         }

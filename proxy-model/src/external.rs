@@ -1,9 +1,12 @@
 //! The addresses that others route to the nodes: a load balancer's, and `externalIPs`.
 
+use std::collections::BTreeSet;
+
 use proxy_common::Ip;
 
-use crate::address;
+use crate::address::{self, Family};
 use crate::api::{LoadBalancerIngress, ServiceSpec, ServiceStatus};
+use crate::node_ports::Prefix;
 
 /// The load balancer's addresses that this node is to serve itself: not those of a balancer that wants to see the traffic
 /// (`ipMode: Proxy`, KEP-1860).
@@ -48,4 +51,48 @@ fn read<'w>(field: &str, words: impl Iterator<Item = &'w str>, problems: &mut Ve
         }
     }
     addresses
+}
+
+/// `loadBalancerSourceRanges`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SourceRanges {
+    ranges: BTreeSet<Prefix>,
+    /// Whether one of them is none.
+    broken: bool,
+}
+
+impl SourceRanges {
+    /// Reads the list. Space around a range is let through by the API server.
+    pub(crate) fn read(spec: &ServiceSpec, problems: &mut Vec<String>) -> Self {
+        let mut read = Self::default();
+        let words = spec.load_balancer_source_ranges.iter().flatten();
+        for word in words.map(|word| word.trim()).filter(|word| !word.is_empty()) {
+            if let Ok(range) = word.parse() {
+                read.ranges.insert(range);
+            } else {
+                read.broken = true;
+                problems.push(format!(
+                    "loadBalancerSourceRanges has {word:?}, which is no range: nobody is let in by it; correct it"
+                ));
+            }
+        }
+        read
+    }
+
+    /// Who may use the load balancer's addresses of a family; `None` is everybody.
+    ///
+    /// A list with ranges of the other family only guards nothing, as with kube-proxy; one in which everything is broken lets
+    /// nobody in.
+    pub fn of(&self, family: Family) -> Option<BTreeSet<Prefix>> {
+        let ranges = || {
+            self.ranges
+                .iter()
+                .filter(|range| range.family() == family)
+                .copied()
+        };
+        let open = ranges().any(|range| range.is_everything());
+        let none = ranges().next().is_none();
+        let closed = none && self.broken && self.ranges.is_empty();
+        ((!open && !none) || closed).then(|| ranges().collect())
+    }
 }

@@ -14,6 +14,8 @@ pub struct Frontend {
     pub kind: FrontendKind,
     /// Who may answer.
     pub policy: TrafficPolicy,
+    /// Whether only some may ask.
+    pub guarded: bool,
 }
 
 impl Frontend {
@@ -39,6 +41,7 @@ pub fn frontends(service: &Service, port: &Port, family: Family) -> Vec<Frontend
                 key: address_key(*address, port.number, port.protocol),
                 kind,
                 policy,
+                guarded: kind == FrontendKind::LoadBalancer && service.source_ranges.of(family).is_some(),
             })
             .collect()
     };
@@ -48,6 +51,7 @@ pub fn frontends(service: &Service, port: &Port, family: Family) -> Vec<Frontend
         key: node_port_key(family, node_port, port.protocol),
         kind: FrontendKind::NodePort,
         policy: external,
+        guarded: false,
     }));
     frontends.extend(at(&service.load_balancer, FrontendKind::LoadBalancer, external));
     frontends.extend(at(&service.external_ips, FrontendKind::ExternalIp, external));

@@ -39,7 +39,7 @@ pub mod api;
 pub mod change;
 pub mod claims;
 pub mod desired;
-mod external;
+pub mod external;
 pub mod frontend;
 pub mod health_checks;
 pub mod ids;
@@ -68,6 +68,6 @@ pub use change::{Adopted, Change, Limits, LocalAddress, NO_NODE_PORTS, Options, 
 pub use health_checks::{HealthChecks, LocalEndpoints};
 pub use leaving::GRACE;
 pub use model::Model;
-pub use node_ports::{NodePortAddresses, NodePortAddressesError};
+pub use node_ports::{NodePortAddresses, NodePortAddressesError, Prefix};
 pub use object::{DecodeError, Kind, Object, ObjectName, Problem, Reason};
 pub use plan::Step;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proxy_common::{Address, Backend, Ip, Scope, Service, ServiceKey, ServiceName};
 
 use crate::change::Adopted;
+use crate::node_ports::Prefix;
 use crate::plan::Step;
 
 /// The maps.
@@ -18,6 +19,8 @@ pub struct Mirror {
     states: HashMap<u32, (u32, bool)>,
     serving: usize,
     names: HashMap<u32, ServiceName>,
+    /// Source ranges of each service id, with the generation that they are of.
+    sources: HashMap<u32, BTreeMap<Prefix, u32>>,
     addresses: BTreeMap<Ip, Address>,
     retired: BTreeSet<Ip>,
     node_ports: (u16, u16),
@@ -40,6 +43,9 @@ impl Mirror {
             mirror.put_state(*id, state.generation, state.serving != 0);
         }
         mirror.names.extend(adopted.names.iter().copied());
+        for (id, range, generation) in &adopted.sources {
+            mirror.sources.entry(*id).or_default().insert(*range, *generation);
+        }
         for (address, row) in &adopted.addresses {
             mirror.put_address(*address, *row);
         }
@@ -93,6 +99,17 @@ impl Mirror {
         self.names.get(&id)
     }
 
+    /// Rows of `SOURCE_RANGES` of a service id, with their generation.
+    pub fn sources_of(&self, id: u32) -> impl Iterator<Item = (Prefix, u32)> {
+        let ranges = self.sources.get(&id).into_iter().flatten();
+        ranges.map(|(range, generation)| (*range, *generation))
+    }
+
+    /// Service ids with rows in `SOURCE_RANGES`.
+    pub fn guarded_ids(&self) -> impl Iterator<Item = u32> {
+        self.sources.keys().copied()
+    }
+
     /// Rows of `ADDRESSES`.
     pub fn addresses(&self) -> &BTreeMap<Ip, Address> {
         &self.addresses
@@ -125,6 +142,14 @@ impl Mirror {
             }
             Step::PutCursor { .. } => {}
             Step::PutService { key, service } => self.put_service(*key, *service),
+            Step::PutSourceRange {
+                id,
+                generation,
+                range,
+            } => {
+                self.sources.entry(*id).or_default().insert(*range, *generation);
+            }
+            Step::DeleteSourceRange { id, range } => self.delete_source(*id, range),
             Step::PutAddress { address, row } => self.put_address(*address, *row),
             Step::PutNodePorts { first, last } => self.node_ports = (*first, *last),
             Step::DeleteService { key } => self.delete_service(key),
@@ -139,6 +164,15 @@ impl Mirror {
             }
             Step::DeleteName { id } => {
                 self.names.remove(id);
+            }
+        }
+    }
+
+    fn delete_source(&mut self, id: u32, range: &Prefix) {
+        if let Some(ranges) = self.sources.get_mut(&id) {
+            ranges.remove(range);
+            if ranges.is_empty() {
+                self.sources.remove(&id);
             }
         }
     }

@@ -181,6 +181,9 @@ impl Model {
             Step::DeleteName { id } | Step::PutName { id, .. } => {
                 self.distrusted.names.remove(id);
             }
+            Step::DeleteSourceRange { id, range } => {
+                self.distrusted.sources.remove(&(*id, *range));
+            }
             Step::PutCursor { index, .. } => self.cursor_started(*index),
             Step::PutAddress { address, row } => self.addresses.written(*address, *row),
             Step::DeleteAddress { address } => self.addresses.deleted(*address),
@@ -235,7 +238,10 @@ impl Model {
             Step::PutNodePorts { .. } => return Task::NodePorts,
             Step::PutBackendState { id, .. } | Step::RetireBackend { id } => self.ports.backend_owner(*id),
             Step::PutBackend { slot, .. } => self.ports.slot_owner(*slot),
-            Step::PutName { id, .. } | Step::DeleteName { id } => self.ports.owner(*id),
+            Step::PutName { id, .. }
+            | Step::DeleteName { id }
+            | Step::PutSourceRange { id, .. }
+            | Step::DeleteSourceRange { id, .. } => self.ports.owner(*id),
             Step::PutCursor { index, .. } => self.ports.owner(index / 2),
             Step::PutService { service, .. } => self.ports.owner(service.id),
             Step::DeleteService { key } if self.distrusted.rows.contains(key) => None,

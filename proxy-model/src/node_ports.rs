@@ -62,12 +62,12 @@ impl NodePortAddresses {
             .iter()
             .filter(|prefix| Family::of(prefix.first) == family)
             .peekable();
-        Some(same_family.peek().is_none() || same_family.any(Prefix::is_whole_family))
+        Some(same_family.peek().is_none() || same_family.any(Prefix::is_everything))
     }
 }
 
 /// A range of addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Prefix {
     first: Ip,
     /// Of 128, also for IPv4.
@@ -102,8 +102,30 @@ impl FromStr for Prefix {
 }
 
 impl Prefix {
-    fn is_whole_family(&self) -> bool {
-        self.mask.count_ones() <= if self.first.is_v4() { 96 } else { 0 }
+    /// From a row: bits of 128, also for IPv4.
+    pub fn from_row(address: Ip, bits: u32) -> Option<Self> {
+        let mask = u128::MAX.checked_shl(128_u32.checked_sub(bits)?).unwrap_or(0);
+        Some(Self { first: address, mask })
+    }
+
+    /// First address.
+    pub fn first(&self) -> Ip {
+        self.first
+    }
+
+    /// Bits of 128, also for IPv4.
+    pub fn bits(&self) -> u32 {
+        self.mask.count_ones()
+    }
+
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.first)
+    }
+
+    /// Whether every address of its family is in it.
+    pub fn is_everything(&self) -> bool {
+        self.bits() == if self.first.is_v4() { 96 } else { 0 }
     }
 
     /// Whether the address is in it.

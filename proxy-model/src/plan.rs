@@ -7,8 +7,12 @@
 //! backend states ─▶ slots of a new slab ─▶ name ─▶ cursors ─▶ SERVICES rows ─▶ backends retired ─▶ addresses ─▶ names gone
 //!                                                             └ publish point
 //! ```
+//!
+//! Source ranges that are let in come before that point, and those that are not any more go after it.
 
 use proxy_common::{Address, Backend, Ip, Service, ServiceKey, ServiceName};
+
+use crate::node_ports::Prefix;
 
 /// One write to the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +52,15 @@ pub enum Step {
         /// Row.
         service: Service,
     },
+    /// `SOURCE_RANGES[id, range]` = this generation: these sources are let in.
+    PutSourceRange {
+        /// Service id.
+        id: u32,
+        /// Its generation.
+        generation: u32,
+        /// The sources.
+        range: Prefix,
+    },
     /// `ADDRESSES[address]` = this row.
     PutAddress {
         /// Address.
@@ -76,6 +89,13 @@ pub enum Step {
     DeleteAddress {
         /// Address.
         address: Ip,
+    },
+    /// These sources are not let in any more, or the guarded frontends are gone.
+    DeleteSourceRange {
+        /// Service id.
+        id: u32,
+        /// The sources.
+        range: Prefix,
     },
     /// The service id is free.
     DeleteName {

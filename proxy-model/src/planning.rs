@@ -29,11 +29,22 @@ impl Model {
                 .iter()
                 .map(|id| Step::DeleteName { id: *id }),
         )
+        .chain(
+            self.distrusted
+                .sources
+                .iter()
+                .map(|(id, range)| Step::DeleteSourceRange {
+                    id: *id,
+                    range: *range,
+                }),
+        )
         .collect()
     }
 
     pub(crate) fn has_distrusted_rows(&self) -> bool {
-        !self.distrusted.rows.is_empty() || !self.distrusted.names.is_empty()
+        !self.distrusted.rows.is_empty()
+            || !self.distrusted.names.is_empty()
+            || !self.distrusted.sources.is_empty()
     }
 
     /// The steps of all dirty Services, and the names that go at the end.

@@ -20,6 +20,7 @@ use crate::desired::{Desired, DesiredPort, PortKey};
 use crate::layout::{cursor_start, new_slab_length, overlap, ranges, row};
 use crate::mirror::Mirror;
 use crate::names;
+use crate::node_ports::Prefix;
 use crate::object::ObjectName;
 use crate::plan::Step;
 use crate::ports::{PortState, Ports, Slab};
@@ -250,6 +251,20 @@ impl Reconcile<'_> {
         if self.mirror.name(state.id) != Some(&name) {
             steps.push(Step::PutName { id: state.id, name });
         }
+        let missing = |range: &&Prefix| {
+            let row = (**range, state.generation);
+            !self.mirror.sources_of(state.id).any(|known| known == row)
+        };
+        steps.extend(
+            port.sources
+                .iter()
+                .filter(missing)
+                .map(|range| Step::PutSourceRange {
+                    id: state.id,
+                    generation: state.generation,
+                    range: *range,
+                }),
+        );
         for (class, _) in (0_u32..).zip(state.unstarted).filter(|(_, unstarted)| *unstarted) {
             let index = state.id * 2 + class;
             steps.push(Step::PutCursor {
@@ -270,7 +285,7 @@ impl Reconcile<'_> {
                 algorithm: Algorithm::RoundRobin.code(),
                 kind: frontend.kind.code(),
                 policy: frontend.policy.code(),
-                reserved: 0,
+                guarded: u8::from(frontend.guarded),
             };
             if self.mirror.service(&frontend.key) != Some(&service) {
                 steps.push(Step::PutService {
@@ -307,14 +322,23 @@ impl Reconcile<'_> {
             .extend(going.iter().map(|key| Step::DeleteService { key: *key }));
         if staying.is_empty() {
             self.retire(wanted, &mut state, &mut stages.retire);
+            let unwanted = |range: &Prefix| wanted.is_none_or(|port| !port.sources.contains(range));
+            let known = self.mirror.sources_of(state.id).map(|(range, _)| range);
+            let shut_out = known.filter(unwanted);
+            stages
+                .retire
+                .extend(shut_out.map(|range| Step::DeleteSourceRange { id: state.id, range }));
         }
         self.free_slabs(wanted.is_none() && staying.is_empty(), &mut state);
         let idle = wanted.is_none() && staying.is_empty();
         if idle && self.mirror.name(state.id).is_some() {
             stages.forget.push(Step::DeleteName { id: state.id });
         }
-        let gone =
-            idle && going.is_empty() && state.backends.is_empty() && self.mirror.name(state.id).is_none();
+        let gone = idle
+            && going.is_empty()
+            && state.backends.is_empty()
+            && self.mirror.sources_of(state.id).next().is_none()
+            && self.mirror.name(state.id).is_none();
         self.ports.insert(key.clone(), state);
         if gone {
             self.ports.remove(key, self.now);

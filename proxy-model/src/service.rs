@@ -5,7 +5,7 @@ use proxy_common::{Ip, Protocol, TrafficPolicy};
 use crate::address::{self, Family};
 use crate::age::Created;
 use crate::api::{ApiService, Metadata, ServicePort, ServiceSpec};
-use crate::external;
+use crate::external::{self, SourceRanges};
 
 /// Label that hands an object to another proxy (KEP-2447).
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -23,6 +23,8 @@ pub struct Service {
     pub cluster_ips: Vec<Ip>,
     /// Addresses of its load balancer that this node is to serve itself.
     pub load_balancer: Vec<Ip>,
+    /// Who may use those.
+    pub source_ranges: SourceRanges,
     /// `externalIPs`.
     pub external_ips: Vec<Ip>,
     /// Its ports, those with a mistake left out.
@@ -70,6 +72,7 @@ impl Service {
             created: Created::read(object.metadata.creation_timestamp.as_deref()),
             cluster_ips: read_cluster_ips(spec, &mut problems),
             load_balancer: external::load_balancer(object.status.as_ref(), &mut problems),
+            source_ranges: SourceRanges::read(spec, &mut problems),
             external_ips: external::external_ips(spec, external_ips, &mut problems),
             ports: read_ports(spec, &mut problems),
             internal: read_policy(
@@ -252,15 +255,6 @@ fn note_what_is_not_served(spec: &ServiceSpec, problems: &mut Vec<String>) {
         problems.push(
             "sessionAffinity is not served: its clients are spread round robin; set it to None to agree"
                 .to_owned(),
-        );
-    }
-    if spec
-        .load_balancer_source_ranges
-        .as_ref()
-        .is_some_and(|list| !list.is_empty())
-    {
-        problems.push(
-            "loadBalancerSourceRanges is not served: it guards addresses that weir does not serve".to_owned(),
         );
     }
 }

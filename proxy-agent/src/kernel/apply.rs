@@ -29,6 +29,12 @@ impl Maps {
                 },
             ),
             Step::PutService { key, service } => self.services.put(key, service),
+            Step::PutSourceRange {
+                id,
+                generation,
+                range,
+            } => self.sources.put(*id, *range, *generation),
+            Step::DeleteSourceRange { id, range } => self.sources.delete(*id, *range),
             Step::PutAddress { address, row } => self.addresses.put(address, *row),
             Step::PutNodePorts { first, last } => self.put_node_ports(*first, *last),
             Step::DeleteService { key } => self.services.delete(key),

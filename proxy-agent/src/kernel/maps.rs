@@ -10,12 +10,13 @@ use proxy_common::maps as names;
 use proxy_common::{
     Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
     Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceKey, ServiceName, Socket, SocketKey,
-    limits,
+    SourceKey, SourceRange, limits,
 };
 
 use super::bpffs::{BpffsError, Lock};
 use super::filtered::Filtered;
 use super::pins::Pins;
+use super::sources::Sources;
 use super::table::{Rows, Slots};
 
 pub use super::table::MapError;
@@ -93,13 +94,15 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 18] = [
+pub(super) const SHAPES: [Shape; 19] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
     shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
     shape::<ServiceKey, Service>(names::SERVICES, MapType::Hash, limits::SERVICES),
     shape::<u32, Backend>(names::BACKENDS, MapType::Array, limits::BACKENDS),
     shape::<u32, BackendState>(names::BACKEND_STATE, MapType::Array, limits::BACKEND_STATE),
     shape::<u32, Cursor>(names::CURSORS, MapType::Array, limits::CURSORS),
+    // The length of the prefix stands before the key.
+    shape::<(u32, SourceKey), SourceRange>(names::SOURCE_RANGES, MapType::LpmTrie, limits::SOURCE_RANGES),
     shape::<u32, ServiceName>(names::SERVICE_NAMES, MapType::Hash, limits::SERVICE_IDS),
     shape::<FlowKey, Flow>(names::FLOWS, MapType::LruHash, limits::FLOWS),
     shape::<u32, InterfaceUse>(names::INTERFACE_FLOWS, MapType::Array, limits::INTERFACES),
@@ -157,6 +160,7 @@ pub struct Maps {
     pub(super) backends: Slots<Backend>,
     pub(super) states: Slots<BackendState>,
     pub(super) cursors: Slots<Cursor>,
+    pub(super) sources: Sources,
     pub(super) names: Rows<u32, ServiceName>,
     pub(super) flows: Rows<FlowKey, Flow>,
     pub(super) interface_flows: Slots<InterfaceUse>,
@@ -179,6 +183,7 @@ impl Maps {
             backends: slots(pins, names::BACKENDS)?,
             states: slots(pins, names::BACKEND_STATE)?,
             cursors: slots(pins, names::CURSORS)?,
+            sources: Sources::new(convert(pins, names::SOURCE_RANGES)?),
             names: rows(pins, names::SERVICE_NAMES)?,
             flows: rows(pins, names::FLOWS)?,
             interface_flows: slots(pins, names::INTERFACE_FLOWS)?,

@@ -31,6 +31,7 @@ mod network;
 mod pins;
 mod probe;
 mod restore;
+mod sources;
 mod sys;
 mod table;
 

@@ -22,6 +22,7 @@ impl Maps {
             backends: self.held(&services, &states)?,
             states,
             names: self.names.all()?,
+            sources: self.sources.all()?,
             addresses: self.addresses.all()?,
             node_ports: (config.node_port_first, config.node_port_last),
             services,

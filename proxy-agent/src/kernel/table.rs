@@ -50,7 +50,7 @@ pub enum MapError {
 }
 
 /// Sorts an error of aya by its kind.
-fn map_error(
+pub(super) fn map_error(
     map: &'static str,
     verb: &'static str,
     row: &impl Debug,

@@ -145,3 +145,54 @@ fn an_external_ip_reaches_all_backends() -> Result<()> {
     }
     both_backends(&world)
 }
+
+#[test]
+fn source_ranges_let_only_some_in() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let world = World::new("ranges")?;
+    // The machine outside, the sandbox, and the node itself.
+    let mut ranges = Vec::new();
+    for host in [&world.outside, world.sandbox.host(), world.n1.host()] {
+        let [v4, v6] = host.addresses();
+        ranges.push(format!("\" {v4}/32\", \"{v6}/128\""));
+    }
+    let list = |ranges: &[String]| format!("loadBalancerSourceRanges: [{}]", ranges.join(", "));
+    write(&world, &[&list(&ranges)], true)?;
+    let [_, sandbox, node] = insiders(&world);
+    for (who, by, host) in [("outside", By::Packet, &world.outside), sandbox, node] {
+        for (options, _) in ways(host)? {
+            let report = by.connect(host, &options)?;
+            figures(&format!("{who} to {}, {by:?} hook", options.target), &report);
+            ensure!(is_spread(&report, options.udp), "{who}: {report:?}");
+        }
+    }
+    // This pod was not named; by either hook.
+    shut_out("pod", By::Socket, &world.client)?;
+    shut_out("pod", By::Packet, &world.client)?;
+    let [outside, ..] = ranges.as_slice() else {
+        anyhow::bail!("no ranges")
+    };
+    write(&world, &[&list(std::slice::from_ref(outside))], true)?;
+    clock::wait_until(Duration::from_secs(1), || false);
+    shut_out("host process", By::Socket, &world.n1)?;
+    shut_out("pod", By::Packet, &world.sandbox)
+}
+
+/// Nothing is answered.
+fn shut_out(who: &str, by: By, host: &Host) -> Result<()> {
+    for (options, _) in ways(host)? {
+        let few = ConnectOptions {
+            count: 4,
+            concurrency: 4,
+            timeout: Duration::from_millis(300),
+            ..options
+        };
+        let report = by.connect(host, &few)?;
+        figures(&format!("{who} to {}, {by:?} hook", few.target), &report);
+        let silent = report.errors.timeout + report.errors.unreachable;
+        ensure!((report.ok, silent) == (0, 4), "{who}: {report:?}");
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey, limits,
+    ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;
@@ -26,6 +26,8 @@ pub struct Memory {
     pub addresses: HashMap<Ip, Address>,
     /// `SERVICES`.
     pub services: HashMap<ServiceKey, Service>,
+    /// `SOURCE_RANGES`, each with the bits of its key that count.
+    pub sources: Vec<(u32, SourceKey, SourceRange)>,
     /// `BACKENDS`.
     pub backends: HashMap<u32, Backend>,
     /// `BACKEND_STATE`.
@@ -108,6 +110,16 @@ impl Tables for Memory {
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
         self.services.get(key).copied()
+    }
+
+    fn source_range(&self, source: &SourceKey) -> Option<SourceRange> {
+        let matches = |(bits, key, _): &&(u32, SourceKey, SourceRange)| {
+            let number = |ip: Ip| u128::from_be_bytes(ip.bytes);
+            let differ = number(key.address) ^ number(source.address);
+            key.service == source.service && differ.leading_zeros() + 32 >= *bits
+        };
+        let longest = self.sources.iter().filter(matches).max_by_key(|(bits, ..)| *bits);
+        longest.map(|(.., row)| *row)
     }
 
     fn backend(&self, slot: u32) -> Option<Backend> {
@@ -252,6 +264,10 @@ impl Tables for Frozen<'_> {
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
         self.0.service(key)
+    }
+
+    fn source_range(&self, source: &SourceKey) -> Option<SourceRange> {
+        self.0.source_range(source)
     }
 
     fn backend(&self, slot: u32) -> Option<Backend> {

@@ -10,11 +10,11 @@
 
 use proxy_common::{
     Address, AddressKind, Algorithm, Backend, BackendRange, BackendState, FrontendKind, Ip, NodeConfig,
-    Scope, Service, ServiceKey,
+    Scope, Service, ServiceKey, SourceKey, SourceRange,
 };
 
 use crate::routes::{Entry, Routes, Way};
-use crate::services::{RETIRED, SPECS, Spec};
+use crate::services::{GUARDED, LET_IN, RETIRED, SPECS, Spec};
 
 /// An interface of the node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,6 +158,8 @@ pub struct Rows {
     pub config: NodeConfig,
     /// `ADDRESSES`.
     pub addresses: Vec<(Ip, Address)>,
+    /// `SOURCE_RANGES`, each with the bits of its key that count.
+    pub sources: Vec<(u32, SourceKey, SourceRange)>,
     /// `SERVICES`.
     pub services: Vec<(ServiceKey, Service)>,
     /// `BACKENDS`.
@@ -226,6 +228,15 @@ pub fn rows(snat_ports: u16) -> Rows {
         address(Host::Balancer(RETIRED), AddressKind::RetiredVip, 0);
         for (index, spec) in SPECS.iter().enumerate() {
             add_service(&mut rows, spec, index, v6);
+            if spec.name == GUARDED {
+                let source = |host: Host| SourceKey {
+                    service: service_id(index, v6),
+                    address: host.ip(v6),
+                };
+                let row = SourceRange { generation: 1 };
+                rows.sources
+                    .extend(LET_IN.map(|host| (SourceKey::BITS, source(host), row)));
+            }
         }
     }
     rows
@@ -277,7 +288,7 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
         algorithm: Algorithm::RoundRobin.code(),
         kind: FrontendKind::ClusterIp.code(),
         policy: spec.policy.code(),
-        reserved: 0,
+        guarded: 0,
     };
     add_frontends(rows, spec, service, v6);
     add_cursors(rows, id);
@@ -293,8 +304,16 @@ fn add_frontends(rows: &mut Rows, spec: &Spec, service: Service, v6: bool) {
             scope: scope.code(),
         };
         if !rows.services.iter().any(|(other, _)| *other == key) {
+            let guarded = u8::from(spec.name == GUARDED && kind == FrontendKind::LoadBalancer);
             let kind = kind.code();
-            rows.services.push((key, Service { kind, ..service }));
+            rows.services.push((
+                key,
+                Service {
+                    kind,
+                    guarded,
+                    ..service
+                },
+            ));
         }
     };
     let cluster_ip = Host::Vip(spec.vip).ip(v6);

@@ -55,6 +55,7 @@ impl Pair {
             config: rows.config,
             addresses: rows.addresses.iter().copied().collect(),
             services: rows.services.iter().copied().collect(),
+            sources: rows.sources.clone(),
             backends: rows.backends.iter().copied().collect(),
             states: rows
                 .states

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::{Result, ensure};
 use proxy_common::{
     Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey,
+    ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
@@ -114,6 +114,10 @@ impl Tables for Rival<'_> {
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
         self.memory.service(key)
+    }
+
+    fn source_range(&self, source: &SourceKey) -> Option<SourceRange> {
+        self.memory.source_range(source)
     }
 
     fn backend(&self, slot: u32) -> Option<Backend> {

@@ -47,8 +47,13 @@ const fn spec(
 const WEB: &[(Host, u16)] = &[(Host::Pod1, 8080), (Host::Pod2, 8080), (Host::Remote(5), 8080)];
 const DNS: &[(Host, u16)] = &[(Host::Pod2, 5353), (Host::Remote(5), 5353), (Host::Remote(6), 53)];
 
+/// The service whose load balancer lets only some in.
+pub const GUARDED: &str = "guarded";
+/// Those.
+pub const LET_IN: [Host; 2] = [Host::Outside(7), Host::Pod1];
+
 /// Every service.
-pub const SPECS: [Spec; 14] = [
+pub const SPECS: [Spec; 15] = [
     spec(("web", 6), (10, 80), 30080, CLUSTER, WEB),
     spec(("web-too", 6), (11, 80), 0, CLUSTER, WEB),
     spec(("dns", 17), (53, 53), 30053, CLUSTER, DNS),
@@ -75,6 +80,7 @@ pub const SPECS: [Spec; 14] = [
     spec(("self-udp", 17), (43, 53), 30087, CLUSTER, &[(Host::Pod1, 9053)]),
     spec(("host", 6), (44, 443), 30444, CLUSTER, &[(Host::Node, 6443)]),
     spec(("same-port", 6), (45, 8080), 0, CLUSTER, &[(Host::Pod2, 8080)]),
+    spec((GUARDED, 6), (46, 88), 30088, CLUSTER, &[(Host::Pod2, 8080)]),
 ];
 
 /// Last byte of the ClusterIP whose Service is gone.

@@ -47,6 +47,7 @@ fn memory() -> Memory {
         config: rows.config,
         addresses: rows.addresses.into_iter().collect(),
         services: rows.services.into_iter().collect(),
+        sources: rows.sources,
         backends: rows.backends.into_iter().collect(),
         states: rows
             .states
@@ -282,4 +283,24 @@ fn nobody_there_is_said_at_once() {
     assert_eq!(send(&memory, POD, (Host::Remote(5).ip(false), 53)), Answer::Leave);
     assert_eq!(send(&memory, HOST, (Host::Node.ip(false), 30_999)), Answer::Leave);
     assert!(memory.sockets.borrow().is_empty());
+}
+
+#[test]
+fn a_load_balancer_that_lets_only_some_in_sees_a_host_process_as_the_node() {
+    let mut memory = memory();
+    let guarded = (Host::Balancer(46).ip(false), 88);
+    let shut_out = Answer::Block(Reason::DropSourceRange);
+    assert_eq!(connect(&memory, HOST, TCP, guarded), shut_out);
+    assert_eq!(turns(&memory), 0);
+    // A pod's address is known to the packet path only.
+    assert_eq!(connect(&memory, POD, TCP, guarded), Answer::Leave);
+    let node = memory.config.fallback_source_v4;
+    for (_, key, _) in &mut memory.sources {
+        key.address = node;
+    }
+    let backend = (Host::Pod2.ip(false), 8080);
+    assert_eq!(connect(&memory, HOST, TCP, guarded), used(backend));
+    // Its node port is for everybody.
+    let node_port = (Host::Node.ip(false), 30088);
+    assert_eq!(connect(&memory, POD, TCP, node_port), used(backend));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proxy_common::{Address, Backend, BackendRange, BackendState, Ip, Service, ServiceKey, ServiceName};
-use proxy_model::{Adopted, Limits, NO_NODE_PORTS, Step};
+use proxy_model::{Adopted, Limits, NO_NODE_PORTS, Prefix, Step};
 
 use crate::Kernel;
 
@@ -16,6 +16,7 @@ pub struct FakeKernel {
     states: BTreeMap<u32, BackendState>,
     names: BTreeMap<u32, ServiceName>,
     cursors: BTreeMap<u32, u64>,
+    sources: BTreeMap<(u32, Prefix), u32>,
     addresses: BTreeMap<Ip, Address>,
     node_ports: (u16, u16),
     /// Positions of the steps that fail, counted from the first that was ever tried.
@@ -40,6 +41,7 @@ impl FakeKernel {
             states: BTreeMap::new(),
             names: BTreeMap::new(),
             cursors: BTreeMap::new(),
+            sources: BTreeMap::new(),
             addresses: BTreeMap::new(),
             node_ports: NO_NODE_PORTS,
             failing: Vec::new(),
@@ -110,6 +112,16 @@ impl FakeKernel {
             }
             Step::PutService { key, service } => {
                 self.services.insert(*key, *service);
+            }
+            Step::PutSourceRange {
+                id,
+                generation,
+                range,
+            } => {
+                self.sources.insert((*id, *range), *generation);
+            }
+            Step::DeleteSourceRange { id, range } => {
+                self.sources.remove(&(*id, *range));
             }
             Step::PutAddress { address, row } => {
                 self.addresses.insert(*address, *row);
@@ -213,6 +225,11 @@ impl Kernel for FakeKernel {
             backends: self.backends.iter().map(|(slot, row)| (*slot, *row)).collect(),
             states: self.states.iter().map(|(id, row)| (*id, *row)).collect(),
             names: self.names.iter().map(|(id, row)| (*id, *row)).collect(),
+            sources: self
+                .sources
+                .iter()
+                .map(|((id, range), generation)| (*id, *range, *generation))
+                .collect(),
             addresses: self
                 .addresses
                 .iter()

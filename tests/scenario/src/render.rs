@@ -7,7 +7,7 @@ use proxy_common::{
     AddressKind, Backend, BackendRange, FrontendKind, Protocol, Scope, Service, ServiceKey, ServiceName,
     TrafficPolicy,
 };
-use proxy_model::Adopted;
+use proxy_model::{Adopted, Prefix};
 
 /// All rows that decide what happens to a packet.
 pub fn rows(rows: &Adopted) -> String {
@@ -25,6 +25,9 @@ pub fn rows(rows: &Adopted) -> String {
             name(names.get(&row.id))
         );
         text.push_str(&targets(row, &backends));
+        if row.guarded == 1 {
+            text.push_str(&sources(row, rows));
+        }
     }
     let mut addresses = rows.addresses.clone();
     addresses.sort_unstable_by_key(|(address, _)| *address);
@@ -47,6 +50,9 @@ pub fn rows(rows: &Adopted) -> String {
         let _ = writeln!(text, "node ports {first} to {last}");
     }
     let serving = rows.states.iter().filter(|(_, state)| state.serving != 0).count();
+    if !rows.sources.is_empty() {
+        let _ = writeln!(text, "source ranges: {}", rows.sources.len());
+    }
     let _ = writeln!(
         text,
         "ids: {} service ports, {serving} backends in service",
@@ -73,6 +79,18 @@ fn policy(row: &Service) -> String {
     let kind = FrontendKind::from_code(row.kind).map_or("?", FrontendKind::name);
     let policy = TrafficPolicy::from_code(row.policy).map_or("?", TrafficPolicy::name);
     format!("{kind} {policy}")
+}
+
+/// Who is let in.
+fn sources(row: &Service, rows: &Adopted) -> String {
+    let of_row = |(id, _, generation): &&(u32, Prefix, u32)| (*id, *generation) == (row.id, row.generation);
+    let ranges = rows.sources.iter().filter(of_row);
+    let mut words: Vec<String> = ranges.map(|(_, range, _)| range.to_string()).collect();
+    words.sort();
+    if words.is_empty() {
+        return "  for nobody\n".to_owned();
+    }
+    format!("  for {}\n", words.join(" "))
 }
 
 fn name(row: Option<&ServiceName>) -> String {

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
     Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    Ip, NodeConfig, PortWord, Service, ServiceKey, maps,
+    Ip, NodeConfig, PortWord, Service, ServiceKey, SourceKey, SourceRange, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::io::Errno;
@@ -48,6 +49,7 @@ struct Tables {
     filter: Array<MapData, FilterWord>,
     interface_flows: Array<MapData, InterfaceUse>,
     services: HashMap<MapData, ServiceKey, Service>,
+    sources: LpmTrie<MapData, SourceKey, SourceRange>,
     backends: Array<MapData, Backend>,
     states: Array<MapData, BackendState>,
     cursors: Array<MapData, Cursor>,
@@ -245,6 +247,7 @@ impl Tables {
             filter: map(maps::ADDRESS_FILTER)?.try_into()?,
             interface_flows: map(maps::INTERFACE_FLOWS)?.try_into()?,
             services: map(maps::SERVICES)?.try_into()?,
+            sources: map(maps::SOURCE_RANGES)?.try_into()?,
             backends: map(maps::BACKENDS)?.try_into()?,
             states: map(maps::BACKEND_STATE)?.try_into()?,
             cursors: map(maps::CURSORS)?.try_into()?,

@@ -5,6 +5,7 @@ use std::hash::Hash;
 
 use anyhow::Result;
 use aya::Pod;
+use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData, MapError};
 use proxy_common::{
     BackendState, Cursor, FilterBit, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
@@ -31,6 +32,9 @@ impl Kernel {
             let mut word = self.rows.shared.get(&bit.word, 0)?;
             word.bits |= bit.mask;
             self.rows.shared.set(bit.word, &word, 0)?;
+        }
+        for (bits, key, row) in &rows.sources {
+            self.rows.sources.insert(&Key::new(*bits, *key), row, 0)?;
         }
         for (slot, row) in &rows.backends {
             self.rows.backends.set(*slot, row, 0)?;

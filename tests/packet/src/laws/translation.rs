@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use proxy_common::{
     AddressKind, Backend, FlowKey, FrontendKind, Hook, Ip, Reason, Scope, Service, ServiceKey, TrafficPolicy,
 };
+use proxy_datapath::service::lets_in;
 use proxy_datapath::{Scratch, Verdict};
 
 use super::is_over;
@@ -78,6 +79,9 @@ fn candidates(memory: &Memory, arrival: &Arrival, packet: &Decoded) -> Option<Ve
             .get(&key(Ip::UNSPECIFIED, node_port))
             .filter(|_| node)
     })?;
+    if service.guarded != 0 && !lets_in(memory, service, &packet.source) {
+        return None;
+    }
     let inside = !arrival.place().uplink && service.kind != FrontendKind::ClusterIp.code();
     let local = service.policy == TrafficPolicy::Local.code() && !inside;
     let range = if local { service.local } else { service.cluster };
