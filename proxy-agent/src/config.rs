@@ -129,6 +129,9 @@ pub struct AgentFlags {
     /// Ranges of the node's addresses that serve node ports [default: primary, those of its Node]
     #[arg(long, value_name = "RANGE", value_delimiter = ',')]
     pub nodeport_addresses: Vec<String>,
+    /// What becomes of ports that a load balancer's address or an external IP does not have
+    #[arg(long, value_enum, default_value_t)]
+    pub vip_unknown_ports: UnknownPorts,
     /// kube-proxy's switches: AllowServiceExternalIPs [default: true]
     #[arg(long, value_name = "GATE=BOOL", value_delimiter = ',')]
     pub feature_gates: Vec<gates::Gate>,
@@ -153,6 +156,16 @@ fn api_server(text: &str) -> Result<Uri, &'static str> {
     let usable = |url: &Uri| matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some();
     let url: Option<Uri> = text.parse().ok();
     url.filter(usable).ok_or("write https://ADDRESS:PORT")
+}
+
+/// What becomes of ports that an address does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum UnknownPorts {
+    /// Left to the host, as kube-proxy does.
+    #[default]
+    Pass,
+    /// Rejected, as at a ClusterIP.
+    Reject,
 }
 
 /// How log lines are written.

@@ -77,6 +77,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
             object: flags.bpf_object,
             log: flags.kernel_log.into(),
             no_tcx: flags.clsact,
+            reject_vip_ports: flags.vip_unknown_ports == config::UnknownPorts::Reject,
             snat_ports: source_ports::choose(flags.snat_ports),
         },
         rules: kernel::Rules {

@@ -89,6 +89,8 @@ byte_enum! {
         Vip = 4,
         /// Such an address without frontends, but with flows: new connections are left to the host, old ones go on.
         RetiredVip = 5,
+        /// A ClusterIP of a Service that another proxy serves: left to it.
+        Elsewhere = 6,
     }
 }
 

@@ -24,8 +24,10 @@ pub struct NodeConfig {
     pub fib_source: u8,
     /// 1 if `bpf_l4_csum_replace` knows `BPF_F_IPV6` (Linux 6.16, commit ead7f9b8de65).
     pub checksum_ipv6_flag: u8,
+    /// 1 if ports that a load balancer's address or an external IP does not have are rejected, not left to the host.
+    pub reject_vip_ports: u8,
     /// Always zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// The one row of `META`: what a later agent must know before it trusts the other maps.

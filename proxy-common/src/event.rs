@@ -65,6 +65,8 @@ byte_enum! {
         DropProtocol = 59,
         /// Dropped: `loadBalancerSourceRanges` does not let this source use a load balancer's address.
         DropSourceRange = 60,
+        /// Dropped: to a ClusterIP that no Service has.
+        DropUnallocated = 61,
     }
 }
 

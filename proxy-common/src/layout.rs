@@ -57,14 +57,15 @@ macro_rules! rows {
 
 use crate::{
     Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
-    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceKey, ServiceName, Socket,
-    SocketKey, SourceKey, SourceRange,
+    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey,
+    ServiceName, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 rows! {
     Ip = 16,
     Address = 4,
     FilterWord = 16,
+    ServiceCidrs = 256,
     InterfaceUse = 4,
     ServiceKey = 20,
     Service = 28,

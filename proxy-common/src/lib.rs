@@ -15,6 +15,7 @@ pub mod flow;
 pub mod layout;
 pub mod net;
 pub mod service;
+pub mod service_cidr;
 pub mod socket;
 pub mod source_range;
 
@@ -28,6 +29,7 @@ pub use flow::{
 pub use layout::ABI_VERSION;
 pub use net::{Be16, Ip, Protocol};
 pub use service::{Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy};
+pub use service_cidr::{Cidr, ServiceCidrs};
 pub use socket::{PortBit, PortWord, Socket, SocketKey};
 pub use source_range::{SourceKey, SourceRange};
 
@@ -37,6 +39,8 @@ pub mod maps {
     pub const ADDRESSES: &str = "ADDRESSES";
     /// A bit for each address in `ADDRESSES`: the look-up before the look-up.
     pub const ADDRESS_FILTER: &str = "ADDRESS_FILTER";
+    /// Ranges that ClusterIPs are given out of, one row.
+    pub const SERVICE_CIDRS: &str = "SERVICE_CIDRS";
     /// Frontend → service and its backend ranges: the publish point of every change.
     pub const SERVICES: &str = "SERVICES";
     /// Slot → backend address; a service's backends are one contiguous slab.
@@ -77,9 +81,10 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 19] = [
+    pub const PINNED: [&str; 20] = [
         ADDRESSES,
         ADDRESS_FILTER,
+        SERVICE_CIDRS,
         SERVICES,
         BACKENDS,
         BACKEND_STATE,

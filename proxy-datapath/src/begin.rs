@@ -44,7 +44,7 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Serv
         protocol: s.key.protocol,
     };
     let Some(service) = service::find(tables, &asked, &at.address, at.kind, &mut s.service_key) else {
-        return Err(if at.kind.is_cluster_ip() {
+        return Err(if service::rejects_other_ports(&at.config, at.kind) {
             Reason::RejectUndefinedPort
         } else {
             Reason::PassNotFrontend

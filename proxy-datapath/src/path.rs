@@ -26,12 +26,13 @@ fn forget_registers(s: &mut Scratch) -> &mut Scratch {
 
 /// Whether a packet that comes in is for an address that weir surely does not know: most are, and this is all that they
 /// cost. It is asked before anything else is read or prepared; `false` only means that [`ingress`] has to look closer. That
-/// nobody has checked these bytes does no harm, as the filter's no is certain. The row is asked for with what the parser
+/// nobody has checked these bytes does no harm, as the filter's no is certain. What is in a range of ClusterIPs is never
+/// foreign, although no Service may have the address: then nobody has. The row is asked for with what the parser
 /// let pass: else an IPv6 packet could name a row of IPv4.
 #[inline(always)]
 pub fn is_foreign(packet: &impl Packet, tables: &impl Tables, ethernet: bool) -> bool {
     match parse::destination(packet, ethernet) {
-        Some(destination) => !tables.may_know(&destination),
+        Some(destination) => !tables.may_know(&destination) && !service::is_unallocated(tables, &destination),
         None => false,
     }
 }
@@ -69,7 +70,7 @@ fn serve(
     let mut located = None;
     if content != Content::Transport || tables.may_be_node(&s.key.destination) {
         let Some((address, kind)) = locate(tables, s) else {
-            return Ok(Verdict::Ignore);
+            return Ok(nobodys(tables, s));
         };
         if let Some(verdict) = not_a_connection(tables, kind, content, s) {
             return Ok(verdict);
@@ -87,7 +88,7 @@ fn serve(
     } else {
         cold_path();
         let Some((address, kind)) = located.or_else(|| locate(tables, s)) else {
-            return Ok(Verdict::Ignore);
+            return Ok(nobodys(tables, s));
         };
         if content != Content::Transport {
             return Ok(unknown(kind, content));
@@ -118,6 +119,17 @@ fn serve(
 fn locate(tables: &impl Tables, s: &Scratch) -> Option<(Address, AddressKind)> {
     let address = tables.address(&s.key.destination)?;
     Some((address, AddressKind::from_code(address.kind)?))
+}
+
+/// A packet to an address without a row: dropped if only a Service could have it, as it could only wander about.
+#[inline(always)]
+fn nobodys(tables: &impl Tables, s: &Scratch) -> Verdict {
+    cold_path();
+    if service::is_unallocated(tables, &s.key.destination) {
+        Verdict::Drop(Reason::DropUnallocated)
+    } else {
+        Verdict::Ignore
+    }
 }
 
 /// Whether a packet to an address of this node can be weir's at all, by its port.

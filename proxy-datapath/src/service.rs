@@ -61,6 +61,18 @@ pub const fn is_node_port(config: &NodeConfig, port: u16) -> bool {
     port >= config.node_port_first && port <= config.node_port_last
 }
 
+/// Whether an address is one that only a Service can have, and that has no row: no Service has it, or not yet.
+#[inline(always)]
+pub fn is_unallocated(tables: &impl Tables, address: &Ip) -> bool {
+    tables.service_cidrs().is_some_and(|cidrs| cidrs.have(address))
+}
+
+/// Whether a port that is no frontend is rejected: always at a ClusterIP, if wanted at an address that others route here.
+#[inline(always)]
+pub const fn rejects_other_ports(config: &NodeConfig, kind: AddressKind) -> bool {
+    kind.is_cluster_ip() || (matches!(kind, AddressKind::Vip) && config.reject_vip_ports != 0)
+}
+
 /// Whether a source may use a frontend that is guarded.
 #[inline(always)]
 pub fn lets_in(tables: &impl Tables, service: &Service, source: &Ip) -> bool {

@@ -65,11 +65,18 @@ pub enum Answer {
 #[inline(always)]
 pub fn to_service(tables: &impl Tables, caller: &impl Caller, call: &Call) -> Answer {
     // The cheap test: most calls are for an address that weir does not know.
-    if (call.protocol != TCP && call.protocol != UDP) || !tables.may_know(&call.address) {
+    if call.protocol != TCP && call.protocol != UDP {
         return Answer::Leave;
     }
-    let Some(address) = tables.address(&call.address) else {
-        return Answer::Leave;
+    let known = tables
+        .may_know(&call.address)
+        .then(|| tables.address(&call.address));
+    let Some(address) = known.flatten() else {
+        return if service::is_unallocated(tables, &call.address) {
+            Answer::Block(Reason::DropUnallocated)
+        } else {
+            Answer::Leave
+        };
     };
     let Some(kind) = AddressKind::from_code(address.kind) else {
         return Answer::Leave;
@@ -126,7 +133,12 @@ fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind)
     };
     match service::find(tables, &asked, address, kind, &mut ServiceKey::default()) {
         Some(service) => Ok(service),
-        None if kind.is_cluster_ip() => Err(Answer::Refuse(Reason::RejectUndefinedPort)),
+        None if tables
+            .config()
+            .is_some_and(|config| service::rejects_other_ports(&config, kind)) =>
+        {
+            Err(Answer::Refuse(Reason::RejectUndefinedPort))
+        }
         None => Err(Answer::Leave),
     }
 }

@@ -2,7 +2,7 @@
 
 use proxy_common::{
     Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 use crate::flow::Change;
@@ -20,6 +20,8 @@ pub trait Tables {
     fn may_be_node(&self, address: &Ip) -> bool;
     /// What an address is to this node.
     fn address(&self, address: &Ip) -> Option<Address>;
+    /// The ranges that ClusterIPs are given out of.
+    fn service_cidrs(&self) -> Option<&ServiceCidrs>;
     /// The service of a frontend.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// The longest range of a service port that a source is in.

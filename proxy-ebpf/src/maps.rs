@@ -6,8 +6,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
-    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason, Service, ServiceKey, ServiceName,
-    Socket, SocketKey, SourceKey, SourceRange, limits,
+    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason, Service, ServiceCidrs, ServiceKey,
+    ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Scratch;
 
@@ -29,6 +29,15 @@ pub(crate) static ADDRESSES: HashMap<Ip, Address, { limits::ADDRESSES }, { BPF_F
 /// Survives:  agent restart yes (pinned, made again from `ADDRESSES`), ABI change no.
 #[btf_map(pin_by_name)]
 pub(crate) static ADDRESS_FILTER: Array<FilterWord, { limits::ADDRESS_FILTER }> = Array::new();
+
+/// The ranges that ClusterIPs are given out of: an address in one of them without a row in `ADDRESSES` is nobody's.
+///
+/// Writer:    agent. Reader: all programs.
+/// Lifecycle: written when the rows of all Services are; follows the ServiceCIDR objects.
+/// Full:      more ranges of a family than fit are left out, and a problem; what is in them is not dropped.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static SERVICE_CIDRS: Array<ServiceCidrs, 1> = Array::new();
 
 /// Frontend to service: replacing a row is the one publish point of a change.
 ///

@@ -12,7 +12,8 @@ use aya_ebpf::btf_maps::{Array, lpm_trie};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
-    NodeConfig, PortBit, PortWord, Service, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
+    NodeConfig, PortBit, PortWord, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey,
+    SourceRange, limits,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
@@ -135,6 +136,11 @@ impl Tables for Kernel {
     fn address(&self, address: &Ip) -> Option<Address> {
         // SAFETY: copied at once; a row is replaced as a whole and freed after a grace period.
         unsafe { maps::ADDRESSES.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn service_cidrs(&self) -> Option<&ServiceCidrs> {
+        maps::SERVICE_CIDRS.get(0)
     }
 
     #[inline(always)]

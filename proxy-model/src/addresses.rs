@@ -152,6 +152,7 @@ impl Addresses {
         }
         let wanted = match (frontends, kind) {
             (Some(kind), _) => kind,
+            (None, _) if objects.is_elsewhere(address) => AddressKind::Elsewhere,
             (None, Some(AddressKind::ClusterIp)) => AddressKind::Retired,
             (None, Some(AddressKind::Vip)) => AddressKind::RetiredVip,
             (None, Some(kind @ (AddressKind::Retired | AddressKind::RetiredVip)))

@@ -1,4 +1,4 @@
-//! The JSON shapes of Service, EndpointSlice and Node, as far as weir reads them.
+//! The JSON shapes of Service, EndpointSlice, Node and ServiceCIDR, as far as weir reads them.
 //!
 //! Lenient on purpose: every field may be missing, ports are wide numbers, words are text. What a value means, and
 //! whether it makes sense, is decided where it is read; so a bad value costs a port or an endpoint, not the object.
@@ -166,6 +166,20 @@ api! {
         pub protocol: Option<String>,
         /// Missing means "all ports", which no Service can use.
         pub port: Option<i64>,
+    }
+
+    /// A ServiceCIDR (`networking.k8s.io/v1`).
+    pub struct ApiServiceCidr {
+        /// `metadata`.
+        pub metadata: Metadata,
+        /// `spec`.
+        pub spec: Option<ServiceCidrSpec>,
+    }
+
+    /// `spec` of a ServiceCIDR.
+    pub struct ServiceCidrSpec {
+        /// One range a family.
+        pub cidrs: Option<Vec<String>>,
     }
 
     /// A Node (`v1`).

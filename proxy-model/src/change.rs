@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use proxy_common::{Address, Backend, BackendState, Ip, Service, ServiceKey, ServiceName, limits};
+use proxy_common::{
+    Address, Backend, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName, limits,
+};
 
 use crate::node_ports::{NodePortAddresses, Prefix};
 use crate::object::{Kind, Object, ObjectName};
@@ -115,6 +117,8 @@ pub struct Adopted {
     pub addresses: Vec<(Ip, Address)>,
     /// First and last node port in `CONFIG`.
     pub node_ports: (u16, u16),
+    /// The row of `SERVICE_CIDRS`.
+    pub service_cidrs: ServiceCidrs,
 }
 
 impl Default for Adopted {
@@ -127,6 +131,7 @@ impl Default for Adopted {
             sources: Vec::new(),
             addresses: Vec::new(),
             node_ports: NO_NODE_PORTS,
+            service_cidrs: ServiceCidrs::default(),
         }
     }
 }

@@ -58,6 +58,7 @@ pub mod ports;
 pub mod reconcile;
 pub mod retry;
 pub mod service;
+pub mod service_cidrs;
 pub mod slabs;
 pub mod slice;
 pub mod source_ports;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proxy_common::{Address, Backend, Ip, Scope, Service, ServiceKey, ServiceName};
+use proxy_common::{Address, Backend, Ip, Scope, Service, ServiceCidrs, ServiceKey, ServiceName};
 
 use crate::change::Adopted;
 use crate::node_ports::Prefix;
@@ -24,6 +24,7 @@ pub struct Mirror {
     addresses: BTreeMap<Ip, Address>,
     retired: BTreeSet<Ip>,
     node_ports: (u16, u16),
+    service_cidrs: ServiceCidrs,
     /// How many frontends each node port has.
     node_port_rows: BTreeMap<u16, usize>,
 }
@@ -33,6 +34,7 @@ impl Mirror {
     pub fn new(adopted: &Adopted) -> Self {
         let mut mirror = Self {
             node_ports: adopted.node_ports,
+            service_cidrs: adopted.service_cidrs,
             ..Self::default()
         };
         for (key, service) in &adopted.services {
@@ -125,6 +127,11 @@ impl Mirror {
         self.node_ports
     }
 
+    /// The row of `SERVICE_CIDRS`.
+    pub fn service_cidrs(&self) -> ServiceCidrs {
+        self.service_cidrs
+    }
+
     /// Node ports and how many frontends each has.
     pub fn node_port_rows(&self) -> &BTreeMap<u16, usize> {
         &self.node_port_rows
@@ -152,6 +159,7 @@ impl Mirror {
             Step::DeleteSourceRange { id, range } => self.delete_source(*id, range),
             Step::PutAddress { address, row } => self.put_address(*address, *row),
             Step::PutNodePorts { first, last } => self.node_ports = (*first, *last),
+            Step::PutServiceCidrs { row } => self.service_cidrs = *row,
             Step::DeleteService { key } => self.delete_service(key),
             Step::RetireBackend { id } => {
                 if let Some((generation, _)) = self.states.get(id).copied() {

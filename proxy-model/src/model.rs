@@ -159,6 +159,7 @@ impl Model {
         steps.extend(self.plan_addresses(&planned));
         steps.extend(forget);
         steps.extend(self.plan_node_ports(&planned));
+        steps.extend(self.plan_service_cidrs());
         steps.extend(self.plan_orphans());
         steps
     }
@@ -213,7 +214,7 @@ impl Model {
             Task::Address(address) => {
                 self.dirty.addresses.insert(*address);
             }
-            Task::NodePorts | Task::CleanUp => {}
+            Task::NodePorts | Task::ServiceCidrs | Task::CleanUp => {}
         }
         let reason = format!("{reason}: the old rows stay, and it is tried again");
         self.retries.failed(task, reason, self.now);
@@ -236,6 +237,7 @@ impl Model {
                 return Task::Address(*address);
             }
             Step::PutNodePorts { .. } => return Task::NodePorts,
+            Step::PutServiceCidrs { .. } => return Task::ServiceCidrs,
             Step::PutBackendState { id, .. } | Step::RetireBackend { id } => self.ports.backend_owner(*id),
             Step::PutBackend { slot, .. } => self.ports.slot_owner(*slot),
             Step::PutName { id, .. }
@@ -288,6 +290,7 @@ impl Model {
                 None => Problem::new(Kind::Node, &node, format!("address {address}: {reason}")),
             },
             Task::NodePorts => Problem::new(Kind::Node, &node, format!("node port range: {reason}")),
+            Task::ServiceCidrs => Problem::new(Kind::Node, &node, format!("ranges of ClusterIPs: {reason}")),
             Task::CleanUp => Problem::new(Kind::Node, &node, format!("rows of a former agent: {reason}")),
         }
     }
@@ -309,9 +312,12 @@ impl Model {
             .map(|address| self.retries.due(&Task::Address(*address)));
         let node_ports = addresses::node_ports(&self.mirror, &Planned::default()) != self.mirror.node_ports();
         let node_ports = node_ports.then(|| self.retries.due(&Task::NodePorts));
+        let service_cidrs = self.new_service_cidrs().is_some();
+        let service_cidrs = service_cidrs.then(|| self.retries.due(&Task::ServiceCidrs));
         let clean_up = self.has_distrusted_rows() || !self.distrusted.backends.is_empty();
         let clean_up = clean_up.then(|| self.retries.due(&Task::CleanUp));
-        let tasks = services.chain(addresses).chain(node_ports).chain(clean_up);
+        let tasks = services.chain(addresses).chain(node_ports);
+        let tasks = tasks.chain(service_cidrs).chain(clean_up);
         tasks.chain(self.ports.next_expiry()).min()
     }
 

@@ -113,6 +113,13 @@ impl Prefix {
         self.first
     }
 
+    /// The bits that its addresses have in common.
+    pub fn mask(&self) -> Ip {
+        Ip {
+            bytes: self.mask.to_be_bytes(),
+        }
+    }
+
     /// Bits of 128, also for IPv4.
     pub fn bits(&self) -> u32 {
         self.mask.count_ones()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::api::{ApiEndpointSlice, ApiNode, ApiService, Metadata};
+use crate::api::{ApiEndpointSlice, ApiNode, ApiService, ApiServiceCidr, Metadata};
 
 /// Namespace and name of an object; the namespace of a Node is empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -44,11 +44,16 @@ pub enum Kind {
     EndpointSlice,
     /// `v1` Node.
     Node,
+    /// `networking.k8s.io/v1` ServiceCIDR.
+    ServiceCidr,
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
+    /// Every kind; those that are needed at the end.
+    pub const ALL: [Self; 4] = [Self::ServiceCidr, Self::Service, Self::EndpointSlice, Self::Node];
+
+    /// Those without which nothing can be done. An API server before Kubernetes 1.33 has no ServiceCIDRs.
+    pub const NEEDED: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
 
     /// By the words of a manifest; `None` if weir does not read it.
     pub fn from_words(api_version: &str, kind: &str) -> Option<Self> {
@@ -56,6 +61,7 @@ impl Kind {
             ("v1", "Service") => Some(Self::Service),
             ("discovery.k8s.io/v1", "EndpointSlice") => Some(Self::EndpointSlice),
             ("v1", "Node") => Some(Self::Node),
+            ("networking.k8s.io/v1", "ServiceCIDR") => Some(Self::ServiceCidr),
             _ => None,
         }
     }
@@ -67,6 +73,7 @@ impl fmt::Display for Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
         })
     }
 }
@@ -80,6 +87,8 @@ pub enum Object {
     EndpointSlice(ApiEndpointSlice),
     /// A Node.
     Node(ApiNode),
+    /// A ServiceCIDR.
+    ServiceCidr(ApiServiceCidr),
 }
 
 impl Object {
@@ -114,6 +123,7 @@ impl Object {
             Kind::Service => serde_json::from_value(value).map(Self::Service),
             Kind::EndpointSlice => serde_json::from_value(value).map(Self::EndpointSlice),
             Kind::Node => serde_json::from_value(value).map(Self::Node),
+            Kind::ServiceCidr => serde_json::from_value(value).map(Self::ServiceCidr),
         };
         object
             .map(Some)
@@ -126,6 +136,7 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
         }
     }
 
@@ -142,14 +153,15 @@ impl Object {
             Self::Service(service) => &service.metadata,
             Self::EndpointSlice(slice) => &slice.metadata,
             Self::Node(node) => &node.metadata,
+            Self::ServiceCidr(cidr) => &cidr.metadata,
         }
     }
 }
 
-/// The name under which an object is known: no namespace for a Node, `default` where none is written.
+/// The name under which an object is known: no namespace for a Node or a ServiceCIDR, `default` where none is written.
 fn full_name(kind: Kind, namespace: String, name: String) -> ObjectName {
     let namespace = match kind {
-        Kind::Node => String::new(),
+        Kind::Node | Kind::ServiceCidr => String::new(),
         _ if namespace.is_empty() => "default".to_owned(),
         _ => namespace,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use proxy_common::{Ip, ServiceKey};
+use proxy_common::{Ip, ServiceCidrs, ServiceKey};
 
 use crate::address;
 use crate::age::Created;
@@ -13,7 +13,8 @@ use crate::frontend::{Frontend, wishes};
 use crate::node::Node;
 use crate::node_ports::NodePortAddresses;
 use crate::object::{Kind, Object, ObjectName, Problem};
-use crate::service::Service;
+use crate::service::{Service, is_not_ours};
+use crate::service_cidrs::{Elsewhere, Ranges};
 use crate::slice::Slice;
 
 /// What has to be looked at again.
@@ -48,6 +49,8 @@ pub struct Objects {
     /// What is wrong with slices that are not read at all.
     unread: BTreeMap<ObjectName, String>,
     node: Option<Node>,
+    service_cidrs: Ranges,
+    elsewhere: Elsewhere,
     local: Option<BTreeSet<Ip>>,
     claims: Claims,
     synced: BTreeSet<Kind>,
@@ -67,6 +70,8 @@ impl Objects {
             owners: HashMap::new(),
             unread: BTreeMap::new(),
             node: None,
+            service_cidrs: Ranges::default(),
+            elsewhere: Elsewhere::default(),
             local: None,
             claims: Claims::default(),
             synced: BTreeSet::new(),
@@ -137,9 +142,20 @@ impl Objects {
             .unwrap_or_else(unnamed)
     }
 
-    /// Whether complete lists of all kinds have been seen.
+    /// The ranges that ClusterIPs are given out of; `None` before they were told.
+    pub fn service_cidrs(&self) -> Option<ServiceCidrs> {
+        let told = self.synced.contains(&Kind::ServiceCidr);
+        told.then(|| self.service_cidrs.row())
+    }
+
+    /// Whether an address is the ClusterIP of another proxy's Service.
+    pub fn is_elsewhere(&self, address: Ip) -> bool {
+        self.elsewhere.has(address)
+    }
+
+    /// Whether complete lists of all kinds that are needed have been seen.
     pub fn synced(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.synced.contains(kind))
+        Kind::NEEDED.iter().all(|kind| self.synced.contains(kind))
     }
 
     /// An object is new or different.
@@ -157,6 +173,7 @@ impl Objects {
                 self.put_node(Some(Node::read(node)), dirty);
             }
             Object::Node(_) => {}
+            Object::ServiceCidr(cidr) => dirty.other |= self.service_cidrs.put(name, cidr),
         }
     }
 
@@ -170,6 +187,7 @@ impl Objects {
             Kind::EndpointSlice => self.forget_slice(name, dirty),
             Kind::Node if name.name == self.node_name => self.put_node(None, dirty),
             Kind::Node => {}
+            Kind::ServiceCidr => dirty.other |= self.service_cidrs.delete(name),
         }
     }
 
@@ -207,8 +225,10 @@ impl Objects {
     }
 
     fn put_service(&mut self, name: ObjectName, object: &ApiService, dirty: &mut Dirty) {
+        let others = is_not_ours(&object.metadata).then_some(object);
+        dirty.addresses.extend(self.elsewhere.set(&name, others));
         let Some(service) = Service::read(object, self.external_ips) else {
-            return self.forget_service(&name, dirty);
+            return self.drop_service(&name, dirty);
         };
         if self.services.get(&name) == Some(&service) {
             return;
@@ -219,6 +239,11 @@ impl Objects {
     }
 
     fn forget_service(&mut self, name: &ObjectName, dirty: &mut Dirty) {
+        dirty.addresses.extend(self.elsewhere.set(name, None));
+        self.drop_service(name, dirty);
+    }
+
+    fn drop_service(&mut self, name: &ObjectName, dirty: &mut Dirty) {
         if self.services.remove(name).is_some() {
             self.claim(name, Created::UNKNOWN, &[], dirty);
             dirty.services.insert(name.clone());
@@ -321,6 +346,7 @@ impl Objects {
                 .iter()
                 .map(|(name, what)| Problem::new(Kind::EndpointSlice, name, what)),
         );
+        problems.extend(self.service_cidrs.problems());
         problems.extend(self.node_problems());
         problems
     }

@@ -10,7 +10,7 @@
 //!
 //! Source ranges that are let in come before that point, and those that are not any more go after it.
 
-use proxy_common::{Address, Backend, Ip, Service, ServiceKey, ServiceName};
+use proxy_common::{Address, Backend, Ip, Service, ServiceCidrs, ServiceKey, ServiceName};
 
 use crate::node_ports::Prefix;
 
@@ -74,6 +74,11 @@ pub enum Step {
         first: u16,
         /// Highest node port in use.
         last: u16,
+    },
+    /// `SERVICE_CIDRS` = this row.
+    PutServiceCidrs {
+        /// Row.
+        row: ServiceCidrs,
     },
     /// The frontend is gone.
     DeleteService {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proxy_common::ServiceKey;
+use proxy_common::{ServiceCidrs, ServiceKey};
 
 use crate::addresses::{self, Planned};
 use crate::desired::{self, Desired};
@@ -140,6 +140,19 @@ impl Model {
         let wanted =
             self.mirror.node_ports() != (first, last) && self.retries.is_due(&Task::NodePorts, self.now);
         wanted.then_some(Step::PutNodePorts { first, last })
+    }
+
+    /// After the rows of Services and addresses: what has none is dropped from then on.
+    pub(crate) fn plan_service_cidrs(&mut self) -> Option<Step> {
+        let due = self.retries.is_due(&Task::ServiceCidrs, self.now);
+        let row = self.new_service_cidrs().filter(|_| due)?;
+        Some(Step::PutServiceCidrs { row })
+    }
+
+    /// The row of `SERVICE_CIDRS`, if it has to change.
+    pub(crate) fn new_service_cidrs(&self) -> Option<ServiceCidrs> {
+        let row = self.objects.service_cidrs()?;
+        (row != self.mirror.service_cidrs()).then_some(row)
     }
 
     /// Backends of a former agent that belong to nobody.

@@ -21,6 +21,8 @@ pub enum Task {
     Address(Ip),
     /// The node port range.
     NodePorts,
+    /// The ranges of ClusterIPs.
+    ServiceCidrs,
     /// Rows of a former agent that nobody can vouch for.
     CleanUp,
 }

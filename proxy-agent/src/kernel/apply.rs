@@ -37,6 +37,7 @@ impl Maps {
             Step::DeleteSourceRange { id, range } => self.sources.delete(*id, *range),
             Step::PutAddress { address, row } => self.addresses.put(address, *row),
             Step::PutNodePorts { first, last } => self.put_node_ports(*first, *last),
+            Step::PutServiceCidrs { row } => self.service_cidrs.put(0, row),
             Step::DeleteService { key } => self.services.delete(key),
             Step::RetireBackend { id } => self.retire(*id),
             Step::DeleteAddress { address } => self.addresses.delete(address),

@@ -65,6 +65,8 @@ pub struct Options {
     pub no_tcx: bool,
     /// Source ports of SNAT.
     pub snat_ports: PortRange,
+    /// Whether ports that a load balancer's address does not have are rejected.
+    pub reject_vip_ports: bool,
 }
 
 /// Why the kernel side cannot start.
@@ -176,7 +178,7 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
     let mut maps = Maps::open(pins)?;
     // Before any program of this build is attached: it would take a filter without bits for a node without Services.
     maps.addresses.restore()?;
-    configure(&mut maps, features, cookie, options.snat_ports)?;
+    configure(&mut maps, features, cookie, options)?;
     forward_logs(&mut ebpf, options.log);
     maps.lock = Some(lock);
 
@@ -272,7 +274,8 @@ fn check_pinned(pins: &Pins, cookie: u64) -> Result<bool, LoadError> {
 }
 
 /// Writes `CONFIG` and `META`, if they do not say so already.
-fn configure(maps: &mut Maps, features: Features, cookie: u64, ports: PortRange) -> Result<(), MapError> {
+fn configure(maps: &mut Maps, features: Features, cookie: u64, options: &Options) -> Result<(), MapError> {
+    let ports = options.snat_ports;
     let old = maps.config.get(0)?;
     let mut new = old;
     new.host_netns_cookie = cookie;
@@ -280,6 +283,7 @@ fn configure(maps: &mut Maps, features: Features, cookie: u64, ports: PortRange)
     new.snat_ports = ports.count();
     new.fib_source = u8::from(features.fib_source);
     new.checksum_ipv6_flag = u8::from(features.checksum_ipv6_flag);
+    new.reject_vip_ports = u8::from(options.reject_vip_ports);
     if old.host_netns_cookie == 0 {
         (new.node_port_first, new.node_port_last) = NO_NODE_PORTS;
     }

@@ -9,8 +9,8 @@ use aya::maps::{Map, MapData, MapInfo, MapType, PerCpuArray};
 use proxy_common::maps as names;
 use proxy_common::{
     Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceKey, ServiceName, Socket, SocketKey,
-    SourceKey, SourceRange, limits,
+    Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, ServiceName, Socket,
+    SocketKey, SourceKey, SourceRange, limits,
 };
 
 use super::bpffs::{BpffsError, Lock};
@@ -94,9 +94,10 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 19] = [
+pub(super) const SHAPES: [Shape; 20] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
     shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
+    shape::<u32, ServiceCidrs>(names::SERVICE_CIDRS, MapType::Array, 1),
     shape::<ServiceKey, Service>(names::SERVICES, MapType::Hash, limits::SERVICES),
     shape::<u32, Backend>(names::BACKENDS, MapType::Array, limits::BACKENDS),
     shape::<u32, BackendState>(names::BACKEND_STATE, MapType::Array, limits::BACKEND_STATE),
@@ -156,6 +157,7 @@ impl Shape {
 pub struct Maps {
     pub(super) pins: Pins,
     pub(super) addresses: Filtered,
+    pub(super) service_cidrs: Slots<ServiceCidrs>,
     pub(super) services: Rows<ServiceKey, Service>,
     pub(super) backends: Slots<Backend>,
     pub(super) states: Slots<BackendState>,
@@ -179,6 +181,7 @@ impl Maps {
     pub fn open(pins: &Pins) -> Result<Self, OpenError> {
         Ok(Self {
             addresses: Filtered::new(rows(pins, names::ADDRESSES)?, slots(pins, names::ADDRESS_FILTER)?),
+            service_cidrs: slots(pins, names::SERVICE_CIDRS)?,
             services: rows(pins, names::SERVICES)?,
             backends: slots(pins, names::BACKENDS)?,
             states: slots(pins, names::BACKEND_STATE)?,

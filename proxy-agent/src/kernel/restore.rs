@@ -25,6 +25,7 @@ impl Maps {
             sources: self.sources.all()?,
             addresses: self.addresses.all()?,
             node_ports: (config.node_port_first, config.node_port_last),
+            service_cidrs: self.service_cidrs.get(0)?,
             services,
         })
     }

@@ -136,7 +136,7 @@ impl Metrics {
         let (total, pending) = match kind {
             Kind::Service => (&self.service_changes, &self.service_changes_pending),
             Kind::EndpointSlice => (&self.endpoint_changes, &self.endpoint_changes_pending),
-            Kind::Node => return,
+            Kind::Node | Kind::ServiceCidr => return,
         };
         total.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
         pending.add(number(count));

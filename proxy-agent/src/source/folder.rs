@@ -165,7 +165,7 @@ fn manifest_names(directory: &Path) -> io::Result<BTreeMap<OsString, Format>> {
 /// What to send: everything after the first scan, and only what differs after that.
 fn difference(sent: Option<&BTreeMap<Key, Object>>, now: &BTreeMap<Key, Object>) -> Changes {
     let Some(sent) = sent else {
-        return [Kind::Node, Kind::EndpointSlice, Kind::Service]
+        return [Kind::ServiceCidr, Kind::Node, Kind::EndpointSlice, Kind::Service]
             .into_iter()
             .map(|kind| {
                 let objects = now.values().filter(|object| object.kind() == kind);

@@ -31,7 +31,7 @@ use super::{Changes, Source, SourceError};
 use crate::metrics::Metrics;
 use crate::report::Problems;
 
-/// kube-proxy leaves out the same objects (KEP-2447; headless Services have nothing to balance).
+/// kube-proxy leaves out the same slices (KEP-2447; headless Services have nothing to balance).
 const LABELS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 /// A silent connection is given up after this and 5 s; the API server's bookmarks come about once a minute.
 const WATCH_SECONDS: u32 = 240;
@@ -90,16 +90,19 @@ impl Kube {
         })
     }
 
-    fn watches(&self) -> [Watch; 3] {
+    fn watches(&self) -> [Watch; 4] {
         let services = resource("", "Service", "services");
         let slices = resource("discovery.k8s.io", "EndpointSlice", "endpointslices");
         let nodes = resource("", "Node", "nodes");
+        let cidrs = resource("networking.k8s.io", "ServiceCIDR", "servicecidrs");
         let own = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let proxied = watcher::Config::default().labels(LABELS);
         [
             self.watch(Kind::Node, nodes, own),
-            self.watch(Kind::Service, services, proxied.clone()),
+            // Also those of another proxy: their ClusterIPs are not unallocated.
+            self.watch(Kind::Service, services, watcher::Config::default()),
             self.watch(Kind::EndpointSlice, slices, proxied),
+            self.watch(Kind::ServiceCidr, cidrs, watcher::Config::default()),
         ]
     }
 
@@ -164,10 +167,11 @@ impl Source for Kube {
 
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let [nodes, services, slices] = self.watches();
+            let [nodes, services, slices, cidrs] = self.watches();
             tokio::join!(
                 nodes.run(changes.clone()),
                 services.run(changes.clone()),
+                cidrs.run(changes.clone()),
                 listen(self.servers.clone(), slices, changes),
             );
             Ok(())

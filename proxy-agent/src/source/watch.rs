@@ -32,6 +32,8 @@ use crate::metrics::Metrics;
 const STREAMED_LIST_SILENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 15_000 });
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A kind that an API server does not have may come with a newer one.
+const NEW_KIND: Duration = Duration::from_secs(600);
 /// After this long without an error the next one waits shortly again.
 const GOOD_TIME: Duration = Duration::from_secs(60);
 
@@ -112,6 +114,16 @@ impl Watch {
                 Ok(Some(Err(error))) if streamed && refuses_streaming(&error) => {
                     return Left::NoStreamedLists;
                 }
+                Ok(Some(Err(error))) if self.known.kind == Kind::ServiceCidr && has_no_such_kind(&error) => {
+                    tracing::info!(
+                        "the API server has no ServiceCIDRs, as before Kubernetes 1.33: what is sent to a ClusterIP that no \
+                         Service has is not dropped"
+                    );
+                    tokio::select! {
+                        () = sleep(NEW_KIND) => return Left::Expired,
+                        () = changes.closed() => return Left::Unheard,
+                    }
+                }
                 Ok(Some(Err(error))) => {
                     sleep(self.link.fails(&error)).await;
                     if expired(&error) {
@@ -127,6 +139,10 @@ impl Watch {
 /// 422 or 400 is the answer of a server that does not know `sendInitialEvents`, or has it switched off (KEP-3157).
 fn refuses_streaming(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
+
+fn has_no_such_kind(error: &watcher::Error) -> bool {
+    status(error).is_some_and(|status| status.code == 404)
 }
 
 /// "Gone" as the answer to a watch that was to be resumed. The library lists again when it is told so inside a stream,
@@ -343,7 +359,7 @@ fn advice(error: &watcher::Error) -> &'static str {
     match status(error).map(|status| status.code) {
         Some(401) => "check the token or certificate in the kubeconfig",
         Some(403) => {
-            "weir needs get, list and watch on services, nodes and endpointslices.discovery.k8s.io: check its ClusterRole"
+            "weir needs list and watch on services, nodes, endpointslices.discovery.k8s.io and servicecidrs.networking.k8s.io: check its ClusterRole"
         }
         _ => "check that it runs and that this node reaches it",
     }

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use weir_lab::Host;
+use serde_json::Value;
 use weir_lab::peer::connect::ConnectOptions;
+use weir_lab::{Host, clock};
 use weir_node::services::{EMPTY, UNDEFINED, WEB, family};
 use weir_node::{By, World, can_run, figures};
 
@@ -140,5 +141,58 @@ fn a_cluster_ip_is_not_served_to_the_outside() -> Result<()> {
             .collect::<String>()
             .trim()
     );
+    Ok(())
+}
+
+#[test]
+fn a_cluster_ip_that_no_service_has_is_dropped() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let world = World::new("unallocated")?;
+    let dropped = || -> Result<u64> {
+        let status: Value = serde_json::from_str(&world.n1.weir(&["status", "--output", "json"])?)?;
+        let count = status
+            .get("counters")
+            .and_then(|counters| counters.get("DropUnallocated"));
+        Ok(count.and_then(Value::as_u64).unwrap_or(0))
+    };
+    let targets: [SocketAddr; 2] = ["10.96.200.7:80".parse()?, "[fd00:10:96::200:7]:80".parse()?];
+    ensure!(dropped()? == 0, "nothing is dropped without a ServiceCIDR");
+    world.manifests.write(
+        "cidrs.yaml",
+        &[
+            "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\
+           spec: {cidrs: [10.96.0.0/16, \"fd00:10:96::/64\"]}\n",
+        ],
+    )?;
+    let few = |target| ConnectOptions {
+        timeout: Duration::from_millis(300),
+        ..ConnectOptions::new(target, 4, 4)
+    };
+    let known = clock::wait_until(Duration::from_secs(5), || {
+        let report = By::Socket.connect(&world.client, &few(targets[0]));
+        report.is_ok_and(|report| report.errors.unreachable == 4)
+    });
+    ensure!(known, "the ServiceCIDR was not read");
+    for target in targets {
+        for (who, by, host) in [
+            ("pod", By::Socket, world.client.host()),
+            ("pod", By::Packet, world.sandbox.host()),
+            ("host process", By::Socket, world.n1.host()),
+        ] {
+            let before = dropped()?;
+            let report = by.connect(host, &few(target))?;
+            figures(&format!("{who} to nobody's {target}, {by:?} hook"), &report);
+            let silent = report.errors.timeout + report.errors.unreachable;
+            ensure!((report.ok, silent) == (0, 4), "{who}: {report:?}");
+            ensure!(dropped()? >= before + 4, "{who}: not counted");
+        }
+    }
+    // Services go on.
+    for target in WEB.tcp() {
+        let report = By::Packet.connect(&world.sandbox, &ConnectOptions::new(target, 30, 5))?;
+        ensure!(report.is_clean(), "{report:?}");
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
     Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
+    ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;
@@ -24,6 +24,8 @@ pub struct Memory {
     pub now: Cell<u32>,
     /// `ADDRESSES`.
     pub addresses: HashMap<Ip, Address>,
+    /// `SERVICE_CIDRS`.
+    pub service_cidrs: ServiceCidrs,
     /// `SERVICES`.
     pub services: HashMap<ServiceKey, Service>,
     /// `SOURCE_RANGES`, each with the bits of its key that count.
@@ -106,6 +108,10 @@ impl Tables for Memory {
 
     fn address(&self, address: &Ip) -> Option<Address> {
         self.addresses.get(address).copied()
+    }
+
+    fn service_cidrs(&self) -> Option<&ServiceCidrs> {
+        Some(&self.service_cidrs)
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
@@ -260,6 +266,10 @@ impl Tables for Frozen<'_> {
 
     fn address(&self, address: &Ip) -> Option<Address> {
         self.0.address(address)
+    }
+
+    fn service_cidrs(&self) -> Option<&ServiceCidrs> {
+        self.0.service_cidrs()
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {

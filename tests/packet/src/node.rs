@@ -9,8 +9,8 @@
 //! ```
 
 use proxy_common::{
-    Address, AddressKind, Algorithm, Backend, BackendRange, BackendState, FrontendKind, Ip, NodeConfig,
-    Scope, Service, ServiceKey, SourceKey, SourceRange,
+    Address, AddressKind, Algorithm, Backend, BackendRange, BackendState, Cidr, FrontendKind, Ip, NodeConfig,
+    Scope, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange,
 };
 
 use crate::routes::{Entry, Routes, Way};
@@ -158,6 +158,8 @@ pub struct Rows {
     pub config: NodeConfig,
     /// `ADDRESSES`.
     pub addresses: Vec<(Ip, Address)>,
+    /// `SERVICE_CIDRS`.
+    pub service_cidrs: ServiceCidrs,
     /// `SOURCE_RANGES`, each with the bits of its key that count.
     pub sources: Vec<(u32, SourceKey, SourceRange)>,
     /// `SERVICES`.
@@ -189,6 +191,7 @@ pub const SHARED: [u16; 2] = [40_022, 40_023];
 pub fn rows(snat_ports: u16) -> Rows {
     let mut rows = Rows {
         shared: &SHARED,
+        service_cidrs: service_cidrs(),
         config: NodeConfig {
             fallback_source_v4: Host::Node.ip(false),
             fallback_source_v6: Host::Node.ip(true),
@@ -240,6 +243,22 @@ pub fn rows(snat_ports: u16) -> Rows {
         }
     }
     rows
+}
+
+/// 10.96.0.0/16, and the same of IPv6.
+fn service_cidrs() -> ServiceCidrs {
+    let mut cidrs = ServiceCidrs::default();
+    for (v6, ranges) in [(false, &mut cidrs.v4), (true, &mut cidrs.v6)] {
+        let [first, ..] = ranges;
+        let mask = u128::MAX << if v6 { 64 } else { 16 };
+        *first = Cidr {
+            first: Host::Vip(0).ip(v6),
+            mask: Ip {
+                bytes: mask.to_be_bytes(),
+            },
+        };
+    }
+    cidrs
 }
 
 fn is_local(host: Host) -> bool {

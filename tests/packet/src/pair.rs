@@ -54,6 +54,7 @@ impl Pair {
         self.memory = Memory {
             config: rows.config,
             addresses: rows.addresses.iter().copied().collect(),
+            service_cidrs: rows.service_cidrs,
             services: rows.services.iter().copied().collect(),
             sources: rows.sources.clone(),
             backends: rows.backends.iter().copied().collect(),

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::{Result, ensure};
 use proxy_common::{
     Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
@@ -110,6 +110,10 @@ impl Tables for Rival<'_> {
 
     fn address(&self, address: &Ip) -> Option<Address> {
         self.memory.address(address)
+    }
+
+    fn service_cidrs(&self) -> Option<&ServiceCidrs> {
+        self.memory.service_cidrs()
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {

@@ -46,6 +46,7 @@ fn memory() -> Memory {
     Memory {
         config: rows.config,
         addresses: rows.addresses.into_iter().collect(),
+        service_cidrs: rows.service_cidrs,
         services: rows.services.into_iter().collect(),
         sources: rows.sources,
         backends: rows.backends.into_iter().collect(),
@@ -303,4 +304,32 @@ fn a_load_balancer_that_lets_only_some_in_sees_a_host_process_as_the_node() {
     // Its node port is for everybody.
     let node_port = (Host::Node.ip(false), 30088);
     assert_eq!(connect(&memory, POD, TCP, node_port), used(backend));
+}
+
+#[test]
+fn a_cluster_ip_that_no_service_has_answers_nobody() {
+    let memory = memory();
+    let unallocated = Answer::Block(Reason::DropUnallocated);
+    for socket in [HOST, POD] {
+        assert_eq!(connect(&memory, socket, TCP, (vip(200), 80)), unallocated);
+        assert_eq!(send(&memory, socket, (vip(200), 53)), unallocated);
+        // Neither TCP nor UDP, and an address that is no ClusterIP.
+        assert_eq!(connect(&memory, socket, 132, (vip(200), 80)), Answer::Leave);
+        let elsewhere = (Host::Remote(5).ip(false), 80);
+        assert_eq!(connect(&memory, socket, TCP, elsewhere), Answer::Leave);
+    }
+}
+
+#[test]
+fn other_ports_of_a_load_balancer_are_left_to_the_host_unless_they_are_to_be_rejected() {
+    let mut memory = memory();
+    let ends = [Host::Balancer(10), node::BALANCER_ON_NODE].map(|host| (host.ip(false), 81));
+    for end in ends {
+        assert_eq!(connect(&memory, POD, TCP, end), Answer::Leave);
+    }
+    memory.config.reject_vip_ports = 1;
+    let [balancer, node] = ends;
+    let refused = Answer::Refuse(Reason::RejectUndefinedPort);
+    assert_eq!(connect(&memory, POD, TCP, balancer), refused);
+    assert_eq!(connect(&memory, POD, TCP, node), Answer::Leave, "the node's own");
 }

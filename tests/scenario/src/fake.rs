@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use proxy_common::{Address, Backend, BackendRange, BackendState, Ip, Service, ServiceKey, ServiceName};
+use proxy_common::{
+    Address, Backend, BackendRange, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName,
+};
 use proxy_model::{Adopted, Limits, NO_NODE_PORTS, Prefix, Step};
 
 use crate::Kernel;
@@ -19,6 +21,7 @@ pub struct FakeKernel {
     sources: BTreeMap<(u32, Prefix), u32>,
     addresses: BTreeMap<Ip, Address>,
     node_ports: (u16, u16),
+    service_cidrs: ServiceCidrs,
     /// Positions of the steps that fail, counted from the first that was ever tried.
     pub failing: Vec<usize>,
     /// Of every so many steps about one fails; 0 for none.
@@ -44,6 +47,7 @@ impl FakeKernel {
             sources: BTreeMap::new(),
             addresses: BTreeMap::new(),
             node_ports: NO_NODE_PORTS,
+            service_cidrs: ServiceCidrs::default(),
             failing: Vec::new(),
             one_in: 0,
             tried: 0,
@@ -127,6 +131,7 @@ impl FakeKernel {
                 self.addresses.insert(*address, *row);
             }
             Step::PutNodePorts { first, last } => self.node_ports = (*first, *last),
+            Step::PutServiceCidrs { row } => self.service_cidrs = *row,
             Step::DeleteService { key } => {
                 self.services.remove(key);
             }
@@ -236,6 +241,7 @@ impl Kernel for FakeKernel {
                 .map(|(address, row)| (*address, *row))
                 .collect(),
             node_ports: self.node_ports,
+            service_cidrs: self.service_cidrs,
         })
     }
 }

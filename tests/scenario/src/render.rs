@@ -45,6 +45,12 @@ pub fn rows(rows: &Adopted) -> String {
         };
         let _ = writeln!(text, "address {address} {kind}{node_ports}{vip}");
     }
+    for cidr in rows.service_cidrs.v4.iter().chain(&rows.service_cidrs.v6) {
+        let bits = u128::from_be_bytes(cidr.mask.bytes).count_ones();
+        if let Some(range) = Prefix::from_row(cidr.first, bits).filter(|_| bits > 0) {
+            let _ = writeln!(text, "ClusterIPs are in {range}");
+        }
+    }
     let (first, last) = rows.node_ports;
     if first <= last {
         let _ = writeln!(text, "node ports {first} to {last}");

@@ -75,7 +75,12 @@ fn the_first_scan_is_complete_and_later_ones_tell_the_difference() {
     let mut scanner = Scanner::new(folder.0.clone());
     assert_eq!(
         told(&mut scanner),
-        ["replace Node 0", "replace EndpointSlice 0", "replace Service 2"]
+        [
+            "replace ServiceCIDR 0",
+            "replace Node 0",
+            "replace EndpointSlice 0",
+            "replace Service 2"
+        ]
     );
     assert_eq!(told(&mut scanner).len(), 0);
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("c", "10.0.0.33")));
@@ -278,7 +283,12 @@ async fn a_change_is_told_within_a_fraction_of_a_second_and_a_lost_folder_is_fou
     fs::write(path.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
     assert_eq!(
         next(&mut changes, 3000).await,
-        ["replace Node 0", "replace EndpointSlice 0", "replace Service 1"]
+        [
+            "replace ServiceCIDR 0",
+            "replace Node 0",
+            "replace EndpointSlice 0",
+            "replace Service 1"
+        ]
     );
 
     fs::write(path.join("b.yaml"), service("b", "10.0.0.2")).unwrap();

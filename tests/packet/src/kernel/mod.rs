@@ -16,7 +16,7 @@ use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions}
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
     Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    Ip, NodeConfig, PortWord, Service, ServiceKey, SourceKey, SourceRange, maps,
+    Ip, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::io::Errno;
@@ -48,6 +48,7 @@ struct Tables {
     addresses: HashMap<MapData, Ip, Address>,
     filter: Array<MapData, FilterWord>,
     interface_flows: Array<MapData, InterfaceUse>,
+    service_cidrs: Array<MapData, ServiceCidrs>,
     services: HashMap<MapData, ServiceKey, Service>,
     sources: LpmTrie<MapData, SourceKey, SourceRange>,
     backends: Array<MapData, Backend>,
@@ -246,6 +247,7 @@ impl Tables {
             addresses: map(maps::ADDRESSES)?.try_into()?,
             filter: map(maps::ADDRESS_FILTER)?.try_into()?,
             interface_flows: map(maps::INTERFACE_FLOWS)?.try_into()?,
+            service_cidrs: map(maps::SERVICE_CIDRS)?.try_into()?,
             services: map(maps::SERVICES)?.try_into()?,
             sources: map(maps::SOURCE_RANGES)?.try_into()?,
             backends: map(maps::BACKENDS)?.try_into()?,

@@ -27,6 +27,7 @@ impl Kernel {
             self.rows.addresses.insert(key, row, 0)?;
         }
         self.set_filter(rows)?;
+        self.rows.service_cidrs.set(0, &rows.service_cidrs, 0)?;
         for port in rows.shared {
             let bit = PortBit::of(*port);
             let mut word = self.rows.shared.get(&bit.word, 0)?;
