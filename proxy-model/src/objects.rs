@@ -8,6 +8,7 @@ use crate::address;
 use crate::age::Created;
 use crate::api::{ApiEndpointSlice, ApiService};
 use crate::change::Options;
+use crate::address::Family;
 use crate::claims::Claims;
 use crate::frontend::{Frontend, wishes};
 use crate::node::Node;

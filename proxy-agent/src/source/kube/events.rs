@@ -181,6 +181,7 @@ fn regarding(problem: &Problem) -> ObjectReference {
     let (version, uid) = match problem.kind {
         Kind::Service => ("v1", problem.uid.clone()),
         Kind::EndpointSlice => ("discovery.k8s.io/v1", problem.uid.clone()),
+        Kind::ServiceCidr => ("networking.k8s.io/v1", problem.uid.clone()),
         Kind::Node => ("v1", Some(problem.name.name.clone())),
     };
     let namespace = Some(problem.name.namespace.clone());
