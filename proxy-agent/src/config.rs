@@ -8,16 +8,18 @@ mod settings;
 pub use kube_proxy::{ConfigurationError, KubeProxyConfiguration, Mistake};
 pub use settings::{Settings, SettingsError};
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::Uri;
 
-use proxy_model::source_ports::PortRange;
+use proxy_model::source_ports::{NotAPortRange, PortRange};
 
 use crate::http::BindAddress;
 use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
+use crate::source::kube::{self, NotAServer};
 
 /// Version, ABI of the pinned maps, and the commit if the build knew it.
 pub static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -75,12 +77,25 @@ pub enum Command {
 /// Where the pinned maps are.
 #[derive(Debug, Clone, Args)]
 pub struct BpffsFlag {
-    /// BPF file system that holds weir's maps and links
-    #[arg(long, value_name = "PATH", env = "WEIR_BPFFS", default_value = DEFAULT_BPFFS)]
+    /// BPF file system that holds weir's maps and links; the variable `WEIR_BPFFS` moves the default
+    #[arg(long, value_name = "PATH", default_value_os_t = default_bpffs(std::env::var_os(BPFFS_VARIABLE)))]
     pub bpffs: PathBuf,
 }
 
+const BPFFS_VARIABLE: &str = "WEIR_BPFFS";
+
+/// An empty variable is one that nobody set: that is what scripts and manifests leave.
+fn default_bpffs(variable: Option<OsString>) -> PathBuf {
+    let named = variable.filter(|path| !path.is_empty());
+    named.map_or_else(|| DEFAULT_BPFFS.into(), PathBuf::from)
+}
+
 impl BpffsFlag {
+    /// Whether this is where weir looks if no flag says otherwise.
+    pub fn is_default(&self) -> bool {
+        self.bpffs == default_bpffs(std::env::var_os(BPFFS_VARIABLE))
+    }
+
     /// The pins below it.
     pub fn pins(&self) -> Pins {
         Pins::new(&self.bpffs)
@@ -118,7 +133,7 @@ pub struct AgentFlags {
     #[arg(long, value_name = "GLOB")]
     pub pod_interface: Vec<String>,
     /// Source ports of connections that need one [default: 10000-29999, or what the node's own connections leave]
-    #[arg(long, value_name = "FIRST-LAST")]
+    #[arg(long, value_name = "FIRST-LAST", value_parser = snat_ports)]
     pub snat_ports: Option<PortRange>,
     /// Where to answer /healthz and /livez; empty switches it off [default: 0.0.0.0:10256]
     #[arg(long, value_name = "ADDRESS[:PORT]")]
@@ -152,10 +167,20 @@ pub struct AgentFlags {
     pub bpf_object: Option<PathBuf>,
 }
 
-fn api_server(text: &str) -> Result<Uri, &'static str> {
-    let usable = |url: &Uri| matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some();
-    let url: Option<Uri> = text.parse().ok();
-    url.filter(usable).ok_or("write https://ADDRESS:PORT")
+/// The token of the service account goes there: not in the clear.
+fn api_server(text: &str) -> Result<Uri, NotAServer> {
+    let named = text.starts_with("https://").then_some(text);
+    kube::server(named.ok_or(NotAServer)?)
+}
+
+fn limit(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "write a number; 0 shows all")
+}
+
+/// A range by its two ends: one number alone may be a slip.
+fn snat_ports(text: &str) -> Result<PortRange, NotAPortRange> {
+    let two = text.contains('-').then_some(text);
+    two.ok_or_else(|| NotAPortRange::new(text))?.parse()
 }
 
 /// What becomes of ports that an address does not have.
@@ -267,9 +292,9 @@ pub struct FlowFlags {
     /// Only connections of this client
     #[arg(long, value_name = "ADDRESS")]
     pub client: Option<std::net::IpAddr>,
-    /// Show at most this many; 0 shows all
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub limit: usize,
+    /// Show at most this many; 0 shows all [default: 100; all of them in JSON]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = limit)]
+    pub limit: Option<usize>,
     /// Which namespaces.
     #[command(flatten)]
     pub namespaces: NamespaceFlags,
@@ -314,6 +339,14 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_variable_names_no_file_system() {
+        let named = |text: &str| default_bpffs(Some(text.into()));
+        assert_eq!(named("/host/bpf"), PathBuf::from("/host/bpf"));
+        assert_eq!(named(""), PathBuf::from(DEFAULT_BPFFS));
+        assert_eq!(default_bpffs(None), PathBuf::from(DEFAULT_BPFFS));
+    }
+
+    #[test]
     fn flags_are_those_of_kubectl() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         assert!(parse("weir services web -n shop -o wide --no-headers").is_ok());
@@ -322,10 +355,26 @@ mod tests {
         assert!(parse("weir agent --node-name a --manifests d --uplink eth* --uplink wg*").is_ok());
         assert!(parse("weir agent --node-name a --manifests d --kubeconfig f").is_err());
         assert!(parse("weir agent --node-name a --manifests d --snat-ports 5000-5999").is_ok());
-        assert!(parse("weir agent --node-name a --manifests d --snat-ports 5999-5000").is_err());
+        for bad in ["5999-5000", "5000", "5"] {
+            assert!(
+                parse(&format!(
+                    "weir agent --node-name a --manifests d --snat-ports {bad}"
+                ))
+                .is_err()
+            );
+        }
         assert!(parse("weir agent --api-server https://192.0.2.1:6443,https://[fd00::1]:6443").is_ok());
-        assert!(parse("weir agent --api-server 192.0.2.1:6443").is_err());
+        for bad in [
+            "192.0.2.1:6443",
+            "http://192.0.2.1:6443",
+            "https://192.0.2.1:99999",
+            "https://",
+        ] {
+            assert!(parse(&format!("weir agent --api-server {bad}")).is_err(), "{bad}");
+        }
         assert!(parse("weir agent --manifests d --api-server https://192.0.2.1:6443").is_err());
         assert!(parse("weir flows --client fd00::1 --limit 0").is_ok());
+        let refused = parse("weir flows --limit -1").unwrap_err().to_string();
+        assert!(refused.contains("write a number"), "{refused}");
     }
 }

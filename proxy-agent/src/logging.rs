@@ -12,17 +12,12 @@ use crate::config::{KernelLogLevel, LogFormat};
 pub struct FilterError {
     given: String,
     #[source]
-    source: tracing_subscriber::filter::ParseError,
+    source: Option<tracing_subscriber::filter::ParseError>,
 }
 
 /// Sends log lines to standard error, and so also those that the kernel programs write.
 pub fn start(format: LogFormat, filter: &str, kernel: KernelLogLevel) -> Result<(), FilterError> {
-    let filter = EnvFilter::builder()
-        .parse(directives(filter, kernel))
-        .map_err(|source| FilterError {
-            given: filter.to_owned(),
-            source,
-        })?;
+    let filter = parse(filter, kernel)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -32,6 +27,20 @@ pub fn start(format: LogFormat, filter: &str, kernel: KernelLogLevel) -> Result<
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+fn parse(filter: &str, kernel: KernelLogLevel) -> Result<EnvFilter, FilterError> {
+    let wrong = |source| FilterError {
+        given: format!("{filter:?}"),
+        source,
+    };
+    // The library takes these for directives too: `weir=` would silence all others.
+    if filter.is_empty() || filter.split(',').any(|one| one.ends_with('=')) {
+        return Err(wrong(None));
+    }
+    EnvFilter::builder()
+        .parse(directives(filter, kernel))
+        .map_err(|source| wrong(Some(source)))
 }
 
 /// A plain level is about weir. The libraries say little: what they would say at every try, weir says once. Lines of the
@@ -58,11 +67,11 @@ mod tests {
         assert!(all.starts_with("warn,"), "{all}");
         assert!(all.contains("proxy_agent=debug,weir=trace"), "{all}");
         assert_eq!(directives("aya=debug", KernelLogLevel::Off), "aya=debug");
-        for good in ["info", "off"] {
-            let parsed = EnvFilter::builder().parse(directives(good, KernelLogLevel::Off));
-            assert!(parsed.is_ok(), "{good}");
+        for good in ["info", "off", "info,proxy_agent::source=debug"] {
+            assert!(parse(good, KernelLogLevel::Off).is_ok(), "{good}");
         }
-        let bad = EnvFilter::builder().parse(directives("loud!", KernelLogLevel::Off));
-        assert!(bad.is_err());
+        for bad in ["loud!", "bogus=", "info,bogus=", ""] {
+            assert!(parse(bad, KernelLogLevel::Off).is_err(), "{bad:?}");
+        }
     }
 }

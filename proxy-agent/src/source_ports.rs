@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use proxy_model::source_ports::{DEFAULT, LOCAL_DEFAULT, NODE_PORTS, PortRange, Taken};
+use proxy_model::source_ports::{DEFAULT, FEWEST, LOCAL_DEFAULT, NODE_PORTS, PortRange, Taken};
 
 /// The range for this network namespace. Says so if it is not free, or not the usual one.
 pub fn choose(asked: Option<PortRange>) -> PortRange {
@@ -28,7 +28,13 @@ enum Remark {
 fn decide(taken: &Taken, asked: Option<PortRange>, reserved: &str) -> (PortRange, Remark) {
     let local = taken.local;
     if let Some(range) = asked {
-        let remark = if taken.leaves(range) {
+        let remark = if taken.leaves(range) && range.count() < FEWEST {
+            Remark::Warning(format!(
+                "--snat-ports {range} has {} ports, and so many translated connections to one endpoint at a time are all \
+                 that there can be: name {FEWEST} or more",
+                range.count()
+            ))
+        } else if taken.leaves(range) {
             Remark::None
         } else {
             Remark::Warning(format!(
@@ -99,8 +105,18 @@ mod tests {
         assert_eq!(told("32768\t60999\n", "\n", None), usual);
         assert_eq!(told("", "", None), usual);
         assert_eq!(told("1024\t65535\n", "8080,10000-29999\n", None), usual);
-        let asked = ("5000-5999".to_owned(), Remark::None);
-        assert_eq!(told("32768\t60999\n", "\n", Some("5000-5999")), asked);
+        let asked = ("5000-6999".to_owned(), Remark::None);
+        assert_eq!(told("32768\t60999\n", "\n", Some("5000-6999")), asked);
+    }
+
+    #[test]
+    fn few_ports_are_taken_with_a_warning() {
+        let (range, remark) = told("32768\t60999\n", "\n", Some("1-5"));
+        assert_eq!(range, "1-5");
+        assert!(
+            matches!(&remark, Remark::Warning(text) if text.contains("1-5 has 5 ports")),
+            "{remark:?}"
+        );
     }
 
     #[test]

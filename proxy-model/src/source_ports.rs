@@ -126,13 +126,20 @@ impl Taken {
 #[error("{0:?} is no range of ports: write FIRST-LAST, with numbers from 1 to 65535, such as {DEFAULT}")]
 pub struct NotAPortRange(String);
 
+impl NotAPortRange {
+    /// About this text.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl FromStr for PortRange {
     type Err = NotAPortRange;
 
     fn from_str(text: &str) -> Result<Self, NotAPortRange> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let range = || Self::new(first.trim().parse().ok()?, last.trim().parse().ok()?);
-        range().ok_or_else(|| NotAPortRange(text.to_owned()))
+        range().ok_or_else(|| NotAPortRange::new(text))
     }
 }
 

@@ -66,14 +66,25 @@ pub fn run(flags: &FlowFlags) -> Result<()> {
     });
     say_if_empty(&flags.output, &connections, "connections");
     let all = connections.len();
-    if flags.limit > 0 {
-        connections.truncate(flags.limit);
-    }
+    connections.truncate(limit(flags));
     answer(&flags.output, &connections, |wide| table(&connections, wide))?;
-    if connections.len() < all && flags.output.output != Output::Json {
+    if connections.len() < all {
         eprintln!("{} more; --limit 0 shows all.", all - connections.len());
     }
     Ok(())
+}
+
+/// A person reads some lines, a program all of them: it would not see that some are missing.
+fn limit(flags: &FlowFlags) -> usize {
+    let usual = if flags.output.output == Output::Json {
+        0
+    } else {
+        100
+    };
+    match flags.limit.unwrap_or(usual) {
+        0 => usize::MAX,
+        most => most,
+    }
 }
 
 /// One end of a connection as both of its rows tell it.
@@ -186,6 +197,21 @@ mod tests {
     use proxy_common::FlowBit;
 
     use super::*;
+    use crate::config::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn programs_get_all_unless_they_ask_for_fewer() {
+        let limit_of = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Flows(flags) => limit(&flags),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(limit_of("weir flows"), 100);
+        assert_eq!(limit_of("weir flows -o wide"), 100);
+        assert_eq!(limit_of("weir flows -o json"), usize::MAX);
+        assert_eq!(limit_of("weir flows -o json --limit 7"), 7);
+        assert_eq!(limit_of("weir flows --limit 0"), usize::MAX);
+    }
 
     #[test]
     fn the_two_rows_of_a_connection_are_one_line_with_the_younger_time() {

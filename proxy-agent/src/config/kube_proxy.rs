@@ -91,14 +91,14 @@ pub enum Mistake {
         found: String,
     },
     /// No address.
-    #[error("{field} is {found:?}: {source}")]
+    #[error("{field} is {found:?}, which is no address: {wanted}")]
     Address {
         /// The field.
         field: &'static str,
         /// The value.
         found: String,
         /// What to write.
-        source: BindAddressError,
+        wanted: &'static str,
     },
     /// No ranges.
     #[error("nodePortAddresses: {0}")]
@@ -130,9 +130,13 @@ impl KubeProxyConfiguration {
         found.unknown.sort();
         found.hostname_override = word(&root, "/hostnameOverride").map(|name| name.trim().to_lowercase());
         found.kubeconfig = word(&root, "/clientConnection/kubeconfig").map(PathBuf::from);
-        found.bind_address = address(&root, "bindAddress")?;
-        found.healthz_bind_address = address(&root, "healthzBindAddress")?;
-        found.metrics_bind_address = address(&root, "metricsBindAddress")?;
+        found.bind_address = address(&root, "bindAddress", "write ADDRESS, such as 0.0.0.0 or ::")?;
+        let (healthz, metrics) = (
+            "write ADDRESS:PORT, such as 0.0.0.0:10256; without it, that is the default",
+            "write ADDRESS:PORT, such as 127.0.0.1:10249; without it, that is the default",
+        );
+        found.healthz_bind_address = address(&root, "healthzBindAddress", healthz)?;
+        found.metrics_bind_address = address(&root, "metricsBindAddress", metrics)?;
         found.node_port_addresses = node_port_addresses(&root)?;
         found.external_ips = gates::in_file(&root, gates::EXTERNAL_IPS);
         Ok(found)
@@ -244,13 +248,13 @@ fn word<'r>(root: &'r Value, pointer: &str) -> Option<&'r str> {
 }
 
 /// Empty means the default here, unlike in a flag: as with kube-proxy.
-fn address(root: &Value, field: &'static str) -> Result<Option<BindAddress>, Mistake> {
+fn address(root: &Value, field: &'static str, wanted: &'static str) -> Result<Option<BindAddress>, Mistake> {
     let found = word(root, &format!("/{field}"));
     let read = |text: &str| {
-        text.parse().map_err(|source| Mistake::Address {
+        text.parse().map_err(|BindAddressError| Mistake::Address {
             field,
             found: text.to_owned(),
-            source,
+            wanted,
         })
     };
     found.map(read).transpose()

@@ -9,6 +9,7 @@ use super::AgentFlags;
 use super::gates::{self, Gate};
 use super::kube_proxy::{ConfigurationError, KubeProxyConfiguration};
 use crate::http::{self, BindAddress};
+use crate::source::kube::KubeconfigFile;
 
 /// What flags and file say together.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Settings {
     /// Name of the own Node.
     pub node_name: String,
     /// The kubeconfig file; none means the service account of the pod.
-    pub kubeconfig: Option<PathBuf>,
+    pub kubeconfig: Option<KubeconfigFile>,
     /// Which of the node's addresses serve node ports.
     pub node_port_addresses: NodePortAddresses,
     /// Whether `externalIPs` are served.
@@ -64,7 +65,7 @@ impl AgentFlags {
             node_name: node_name
                 .filter(|name| !name.is_empty())
                 .ok_or(SettingsError::NodeName)?,
-            kubeconfig: self.kubeconfig.clone().or(file.kubeconfig),
+            kubeconfig: self.kubeconfig_file(file.kubeconfig),
             node_port_addresses: from_flags.or(file.node_port_addresses).unwrap_or_default(),
             external_ips: Gate::last(&self.feature_gates, gates::EXTERNAL_IPS)
                 .or(file.external_ips)
@@ -80,6 +81,21 @@ impl AgentFlags {
                     .unwrap_or(metrics_default(file.bind_address)),
             },
             warning,
+        })
+    }
+
+    /// What names the file goes with it: that is what to correct.
+    fn kubeconfig_file(&self, of_file: Option<PathBuf>) -> Option<KubeconfigFile> {
+        let by_flag = self.kubeconfig.clone().map(|path| KubeconfigFile {
+            path,
+            named_by: "--kubeconfig".to_owned(),
+        });
+        by_flag.or_else(|| {
+            let config = self.config.as_ref().map(|config| config.display().to_string());
+            of_file.map(|path| KubeconfigFile {
+                path,
+                named_by: format!("clientConnection.kubeconfig in {}", config.unwrap_or_default()),
+            })
         })
     }
 }
@@ -118,9 +134,15 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let file = "hostnameOverride: Node-B\nclientConnection: {kubeconfig: /file}\n\
                     healthzBindAddress: 192.0.2.1\nmetricsBindAddress: 192.0.2.1:99\nnodePortAddresses: [192.0.2.0/24]\n";
-        let settled = settle("weir agent", file).unwrap();
+        let settled = settle("weir agent --config /etc/config.conf", file).unwrap();
         assert_eq!(settled.node_name, "node-b");
-        assert_eq!(settled.kubeconfig, Some("/file".into()));
+        assert_eq!(
+            settled.kubeconfig,
+            Some(KubeconfigFile {
+                path: "/file".into(),
+                named_by: "clientConnection.kubeconfig in /etc/config.conf".to_owned(),
+            })
+        );
         assert_eq!(settled.http.healthz.to_string(), "192.0.2.1");
         assert_eq!(settled.http.metrics.to_string(), "192.0.2.1:99");
         assert_ne!(settled.node_port_addresses, NodePortAddresses::Primary);
@@ -129,7 +151,13 @@ mod tests {
                     --metrics-bind-address [::1]:7 --nodeport-addresses primary";
         let settled = settle(line, file).unwrap();
         assert_eq!(settled.node_name, "node-a");
-        assert_eq!(settled.kubeconfig, Some("/flag".into()));
+        assert_eq!(
+            settled.kubeconfig,
+            Some(KubeconfigFile {
+                path: "/flag".into(),
+                named_by: "--kubeconfig".to_owned(),
+            })
+        );
         assert_eq!(settled.http.healthz, BindAddress::Off);
         assert_eq!(settled.http.metrics.to_string(), "[::1]:7");
         assert_eq!(settled.node_port_addresses, NodePortAddresses::Primary);

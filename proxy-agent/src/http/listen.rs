@@ -40,7 +40,7 @@ const fn at(ip: Ipv4Addr, port: u16) -> BindAddress {
 
 /// Not an address.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("write ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT, such as 0.0.0.0:10256; empty switches it off")]
+#[error("write ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT")]
 pub struct BindAddressError;
 
 impl FromStr for BindAddress {

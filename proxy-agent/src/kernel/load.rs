@@ -289,7 +289,8 @@ fn configure(maps: &mut Maps, features: Features, cookie: u64, options: &Options
     }
     if let Some(had) = PortRange::of_config(&old).filter(|had| *had != ports) {
         tracing::warn!(
-            "translated connections have source ports of {ports} now, and those of {had} end unless it is in there"
+            "translated connections get source ports {ports} from now on, and not {had}: those that have a port outside of \
+             {ports} end"
         );
     }
     if new != old {

@@ -6,10 +6,10 @@
 
 mod connection;
 mod events;
+mod kubeconfig;
 mod servers;
 mod told;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +17,14 @@ use futures::future::BoxFuture;
 use hyper::Uri;
 use kube::Config;
 use kube::api::{Api, ApiResource, GroupVersionKind};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use proxy_model::Kind;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use servers::Servers;
 use tokio::sync::{mpsc, watch};
+
+pub use self::kubeconfig::{KubeconfigFile, NotAServer, server};
 
 use super::raw::Raw;
 use super::watch::Watch;
@@ -49,7 +50,7 @@ pub struct Kube {
 #[derive(Debug)]
 pub struct Options {
     /// The kubeconfig file; none means the service account of the pod.
-    pub kubeconfig: Option<PathBuf>,
+    pub kubeconfig: Option<KubeconfigFile>,
     /// Addresses of API servers, instead of the one that the configuration names.
     pub api_servers: Vec<Uri>,
     /// The name of the own Node.
@@ -62,7 +63,7 @@ impl Kube {
     /// By a kubeconfig file, or by the service account of the pod that weir runs in.
     pub async fn connect(options: Options) -> Result<Self, SourceError> {
         let (config, by_cluster_ip) = match &options.kubeconfig {
-            Some(path) => (from_file(path).await?, false),
+            Some(file) => (kubeconfig::read(file).await?, false),
             None => in_cluster(!options.api_servers.is_empty())?,
         };
         Self::over(config, by_cluster_ip, options)
@@ -138,18 +139,6 @@ fn is_cluster_ip(host: &str, told: &str) -> bool {
     let socket = told.strip_prefix("tcp://").unwrap_or_default();
     let address = socket.rsplit_once(':').map_or("", |(address, _)| address);
     !host.is_empty() && address.trim_matches(['[', ']']) == host
-}
-
-async fn from_file(path: &Path) -> Result<Config, SourceError> {
-    let named = path.display().to_string();
-    let wrap = |source| SourceError::Kubeconfig {
-        path: named.clone(),
-        source: Box::new(source),
-    };
-    let file = Kubeconfig::read_from(path).map_err(wrap)?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .map_err(wrap)
 }
 
 fn resource(group: &str, kind: &str, plural: &str) -> ApiResource {

@@ -44,13 +44,29 @@ pub trait Source: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The kubeconfig file is no use.
-    #[error("reading the kubeconfig {path}: check the file given with --kubeconfig")]
+    #[error("reading the kubeconfig {path}, which {named_by} names: check that file")]
     Kubeconfig {
         /// The file.
         path: String,
+        /// Who names it.
+        named_by: String,
         /// Why.
         #[source]
         source: Box<::kube::config::KubeconfigError>,
+    },
+    /// It names no API server that can be asked.
+    #[error(
+        "the kubeconfig {path}, which {named_by} names, has {found:?} in clusters[].cluster.server: {why}"
+    )]
+    Server {
+        /// The file.
+        path: String,
+        /// Who names it.
+        named_by: String,
+        /// What stands there.
+        found: String,
+        /// What to write.
+        why: kube::NotAServer,
     },
     /// Not in a pod.
     #[error(

@@ -83,7 +83,15 @@ fn mistakes_are_named_with_their_field() {
         ("healthzBindAddress: 10256", "healthzBindAddress must be a text"),
         (
             "healthzBindAddress: localhost:1",
-            "healthzBindAddress is \"localhost:1\": write ADDRESS",
+            "healthzBindAddress is \"localhost:1\", which is no address: write ADDRESS:PORT, such as 0.0.0.0:10256",
+        ),
+        (
+            "metricsBindAddress: xyz",
+            "metricsBindAddress is \"xyz\", which is no address: write ADDRESS:PORT, such as 127.0.0.1:10249",
+        ),
+        (
+            "bindAddress: xyz",
+            "bindAddress is \"xyz\", which is no address: write ADDRESS, such as 0.0.0.0 or ::",
         ),
         ("conntrack: 5", "conntrack must be a group of fields, and is 5"),
         (

@@ -141,21 +141,25 @@ impl Servers {
         let body = body.collect_bytes().await?;
         let servers = self.beginning_with_current();
         let alone = servers.len() == 1;
-        let mut failed: Option<(String, Answer)> = None;
+        let mut failed: Option<Answer> = None;
+        let mut reasons: Vec<String> = Vec::new();
         for server in servers {
             let answer = self.ask(&server, (&parts, &body), alone).await;
             if let Some(why) = failure(&answer) {
                 tracing::debug!("API server {}: {why}", server.host);
-                failed = failed.or(Some((why, answer)));
+                failed = failed.or(Some(answer));
+                reasons.push(format!("{}: {why}", server.host));
                 continue;
             }
-            if let Some((why, _)) = failed {
-                self.settle_on(&server.host, &why);
+            if let Some(why) = reasons.first() {
+                self.settle_on(&server.host, why);
             }
             return answer;
         }
         match failed {
-            Some((_, answer)) => answer,
+            // With the address: whoever reads it must know which way to look.
+            Some(Err(_)) => Err(Error::Service(reasons.join("; ").into())),
+            Some(answer) => answer,
             None => Err(Error::Service("no API server is known".into())),
         }
     }
@@ -191,7 +195,7 @@ impl Servers {
         let before = state.host().to_owned();
         // Another request may have found it first.
         if before != host && state.make_current(host) {
-            tracing::info!("the API server {before} does not answer ({why}): asking {host}");
+            tracing::info!("the API server does not answer ({why}): asking {host}");
         }
     }
 

@@ -94,3 +94,18 @@ fn addresses_are_verified_by_the_name_that_every_certificate_has() {
     own.tls_server_name = Some("mine".to_owned());
     assert_eq!(verified(&own, "https://192.0.2.1").as_deref(), Some("mine"));
 }
+
+#[tokio::test]
+async fn an_error_names_every_address_that_was_asked() {
+    // Nobody listens at port 1.
+    let named = ["http://127.0.0.1:1", "http://127.0.0.2:1"];
+    let request = Request::get("/api").body(Body::empty()).unwrap();
+    let error = servers(&named, false)
+        .send(request)
+        .await
+        .unwrap_err()
+        .to_string();
+    for address in ["127.0.0.1:1: ", "127.0.0.2:1: "] {
+        assert!(error.contains(address), "{error}");
+    }
+}
