@@ -15,6 +15,7 @@ pub mod http;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;
+pub mod panics;
 pub mod problems;
 pub mod report;
 pub mod run;

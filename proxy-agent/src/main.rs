@@ -10,7 +10,7 @@ use proxy_agent::metrics::Metrics;
 use proxy_agent::source::Source;
 use proxy_agent::source::folder::Folder;
 use proxy_agent::source::kube::{self, Kube};
-use proxy_agent::{check, cli, error, kernel, logging, run, source_ports};
+use proxy_agent::{check, cli, error, kernel, logging, panics, run, source_ports};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -43,6 +43,7 @@ async fn execute(command: Command) -> Result<()> {
 
 async fn agent(flags: AgentFlags) -> Result<()> {
     logging::start(flags.log_format, &flags.log, flags.kernel_log)?;
+    panics::end_the_process();
     let settings = flags.settle()?;
     if let Some(warning) = &settings.warning {
         tracing::warn!("{warning}");

@@ -1,0 +1,69 @@
+//! A panic ends the agent, in whatever task or thread it happens.
+//!
+//! Half an agent would answer its probes and do nothing; one that is gone is started again, and is not missed meanwhile:
+//! the programs in the kernel go on serving.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::{self, PanicHookInfo};
+
+/// From now on, a panic is logged and ends the process.
+pub fn end_the_process() {
+    panic::set_hook(Box::new(|info| {
+        tracing::error!("{}", sentence(info));
+        std::process::abort();
+    }));
+}
+
+fn sentence(info: &PanicHookInfo<'_>) -> String {
+    let backtrace = Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        BacktraceStatus::Captured => format!("\n{backtrace}"),
+        _ => String::new(),
+    };
+    let what = info.to_string().replace('\n', " ");
+    format!(
+        "the agent {what}: it ends, and the programs in the kernel go on serving; please report this{backtrace}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, exit};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{KernelLogLevel, LogFormat};
+    use crate::logging;
+
+    const CHILD: &str = "WEIR_TEST_PANICS";
+
+    /// What the test runs in a process of its own.
+    fn panic_in_a_task() -> ! {
+        logging::start(LogFormat::Text, "info", KernelLogLevel::Off).unwrap();
+        end_the_process();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            tokio::spawn(async { panic!("on purpose") });
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        });
+        exit(0);
+    }
+
+    #[test]
+    fn a_panic_in_a_task_ends_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            panic_in_a_task();
+        }
+        let test = "panics::tests::a_panic_in_a_task_ends_the_process";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
+        let output = child.output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{log}");
+        assert!(log.contains("on purpose: it ends"), "{log}");
+    }
+}
