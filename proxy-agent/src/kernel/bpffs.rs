@@ -105,6 +105,15 @@ pub(super) fn lock(folder: &Path) -> Result<Lock, BpffsError> {
     }
 }
 
+/// The same; `None` if there is no such folder. Not being allowed to look is an error.
+pub(super) fn lock_if_there(folder: &Path) -> Result<Option<Lock>, BpffsError> {
+    match fs::metadata(folder) {
+        Ok(_) => lock(folder).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("look at", folder)(error)),
+    }
+}
+
 /// Takes the right to read the ring of events, which has one reader's position: two readers would share the events.
 pub(super) fn lock_events(pins: &Pins) -> Result<Lock, OpenError> {
     let folder = pins.monitor();
@@ -223,6 +232,14 @@ mod tests {
         drop(first);
         drop(lock_events(&pins).unwrap());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn only_a_folder_that_is_missing_counts_as_none() {
+        assert!(lock_if_there(Path::new("/proc/nonexistent")).unwrap().is_none());
+        let refused = lock_if_there(Path::new("/proc/version/weir")).unwrap_err();
+        assert!(matches!(refused, BpffsError::Syscall { .. }), "{refused}");
+        assert!(lock_if_there(&std::env::temp_dir()).unwrap().is_some());
     }
 
     #[test]

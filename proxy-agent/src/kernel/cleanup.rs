@@ -19,6 +19,20 @@ use super::pins::Pins;
 /// Why something stayed behind.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
+    /// Not where weir has its pins.
+    #[error(
+        "{path} is no BPF file system, so nothing of weir is found there: name the one that the agent was given, with --bpffs"
+    )]
+    NotBpf {
+        /// What was looked at.
+        path: PathBuf,
+    },
+    /// Not even a folder.
+    #[error("there is no folder {path}: name the BPF file system that the agent was given, with --bpffs")]
+    Missing {
+        /// What was looked at.
+        path: PathBuf,
+    },
     /// An agent is running, or we may not look.
     #[error(transparent)]
     Bpffs(#[from] BpffsError),
@@ -38,16 +52,16 @@ pub enum CleanupError {
 /// Detaches the programs, unpins links and maps, removes the folders; returns what was removed, one line each, and what to do about what
 /// was not.
 ///
-/// Finding nothing is success. Filters are removed from the interfaces of the network namespace that this runs in, if
+/// Finding nothing in a BPF file system is success; not being able to look is not. Filters are removed from the interfaces of the network namespace that this runs in, if
 /// the maps are this namespace's: the filters here may be those of another node on this machine, which has its pins
 /// elsewhere.
 pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, CleanupError> {
     let mut removed = Vec::new();
     let root = pins.root();
-    if !bpffs::is_bpf(pins.bpffs()).unwrap_or(false) || !root.exists() {
+    check_file_system(pins.bpffs())?;
+    let Some(_lock) = bpffs::lock_if_there(&root)? else {
         return Ok(removed);
-    }
-    let _lock = bpffs::lock(&root)?;
+    };
     remove_files(&pins.links(), &mut removed)?;
     if is_of_this_namespace(pins) {
         remove_filters(&mut removed).await?;
@@ -67,6 +81,17 @@ pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, CleanupError> {
         remove_folder(&pins.product(), &mut removed)?;
     }
     Ok(removed)
+}
+
+fn check_file_system(path: &Path) -> Result<(), CleanupError> {
+    match bpffs::is_bpf(path) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CleanupError::NotBpf {
+            path: path.to_owned(),
+        }),
+        Err(BpffsError::Missing { path }) => Err(CleanupError::Missing { path }),
+        Err(other) => Err(other.into()),
+    }
 }
 
 /// Whether the maps say that they were made in this network namespace.
@@ -132,4 +157,23 @@ async fn remove_filters(removed: &mut Vec<String>) -> Result<(), CleanupError> {
     }
     connection.abort();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refusal(path: &str) -> CleanupError {
+        cleanup(&Pins::new(path)).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_hold_pins_is_not_taken_for_a_clean_node() {
+        let refused = refusal("/proc").await;
+        assert!(matches!(refused, CleanupError::NotBpf { .. }), "{refused}");
+        for missing in ["/nonexistent/bpf", "/proc/version/bpf"] {
+            let refused = refusal(missing).await;
+            assert!(matches!(refused, CleanupError::Missing { .. }), "{refused}");
+        }
+    }
 }
