@@ -51,6 +51,8 @@ struct Fill {
     name: &'static str,
     used: usize,
     capacity: usize,
+    /// Fills up in good times too.
+    cache: bool,
 }
 
 /// Answers.
@@ -59,7 +61,7 @@ pub fn run(flags: &OutputFlags) -> Result<()> {
     let status = status(&pins, &Maps::open(&pins)?)?;
     match flags.output {
         Output::Json => print_json(&status),
-        output => print(&text(&status, output == Output::Wide)?),
+        output => print(&text(&status, output == Output::Wide, !flags.no_headers)?),
     }
 }
 
@@ -85,6 +87,7 @@ fn status(pins: &Pins, maps: &Maps) -> Result<Status> {
                 name: fill.map,
                 used: fill.used,
                 capacity: fill.capacity,
+                cache: fill.is_cache(),
             })
             .collect(),
         counters: maps
@@ -129,7 +132,41 @@ fn interface_name(maps: &Maps) -> impl Fn(u32) -> Option<String> {
     move |index| index_to_name(socket.as_ref().ok().filter(|_| here)?, index).ok()
 }
 
-fn text(status: &Status, all: bool) -> Result<String> {
+fn text(status: &Status, all: bool, headers: bool) -> Result<String> {
+    let mut text = head(status)?;
+    let mut places = Table::new(["ATTACHED TO", "HOOKS"]);
+    for place in &status.programs {
+        places.push([place.place.clone(), place.hooks.join(",")]);
+    }
+    let mut maps = Table::new(["MAP", "USED", "OF", "FULL"]);
+    for fill in &status.maps {
+        if all || fill.used > 0 || [SERVICES, BACKEND_STATE].contains(&fill.name) {
+            maps.push([
+                fill.name.to_owned(),
+                fill.used.to_string(),
+                fill.capacity.to_string(),
+                fullness(fill),
+            ]);
+        }
+    }
+    // Not all are packets: the socket hooks count sockets.
+    let mut counters = Table::new(["REASON", "COUNT"]);
+    for (reason, count) in &status.counters {
+        if all || *count > 0 {
+            counters.push([(*reason).to_owned(), count.to_string()]);
+        }
+    }
+    for table in [places, maps, counters] {
+        let rendered = table.render(headers);
+        if !rendered.is_empty() {
+            write!(text, "\n{rendered}")?;
+        }
+    }
+    write!(text, "{}", wrong(status, headers))?;
+    Ok(text)
+}
+
+fn head(status: &Status) -> Result<String> {
     let mut text = String::new();
     writeln!(text, "weir {}", status.version)?;
     writeln!(text, "Maps:   {} (ABI {})", status.bpffs, status.abi)?;
@@ -150,51 +187,28 @@ fn text(status: &Status, all: bool) -> Result<String> {
     if let Some(range) = &status.source_ports {
         writeln!(text, "SNAT:   source ports {range}")?;
     }
-    let mut places = Table::new(["ATTACHED TO", "HOOKS"]);
-    for place in &status.programs {
-        places.push([place.place.clone(), place.hooks.join(",")]);
-    }
-    let mut maps = Table::new(["MAP", "USED", "OF", "FULL"]);
-    for fill in &status.maps {
-        if all || fill.used > 0 || [SERVICES, BACKEND_STATE].contains(&fill.name) {
-            maps.push([
-                fill.name.to_owned(),
-                fill.used.to_string(),
-                fill.capacity.to_string(),
-                percent(fill),
-            ]);
-        }
-    }
-    let mut counters = Table::new(["REASON", "PACKETS"]);
-    for (reason, count) in &status.counters {
-        if all || *count > 0 {
-            counters.push([(*reason).to_owned(), count.to_string()]);
-        }
-    }
-    for table in [places, maps, counters] {
-        let rendered = table.render(true);
-        if !rendered.is_empty() {
-            write!(text, "\n{rendered}")?;
-        }
-    }
-    write!(text, "{}", wrong(status))?;
     Ok(text)
 }
 
 /// What the log has as warnings that still hold.
-fn wrong(status: &Status) -> String {
+fn wrong(status: &Status, headers: bool) -> String {
+    let title = if headers { "\nPROBLEMS\n" } else { "\n" };
     match &status.problems {
         None if status.agent.is_some() => {
-            "\nPROBLEMS\nask in the network namespace of the agent, or look at its log\n".to_owned()
+            format!("{title}ask in the network namespace of the agent, or look at its log\n")
         }
         Some(sentences) if !sentences.is_empty() => sentences
             .iter()
-            .fold("\nPROBLEMS\n".to_owned(), |text, sentence| text + sentence + "\n"),
+            .fold(title.to_owned(), |text, sentence| text + sentence + "\n"),
         _ => String::new(),
     }
 }
 
-fn percent(fill: &Fill) -> String {
+/// How full a map is, if that means anything.
+fn fullness(fill: &Fill) -> String {
+    if fill.cache {
+        return "cache".to_owned();
+    }
     let percent = (fill.used * 100).checked_div(fill.capacity).unwrap_or(0);
     format!("{percent}%")
 }
@@ -202,6 +216,53 @@ fn percent(fill: &Fill) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn status() -> Status {
+        let fill = |name, used, cache| Fill {
+            name,
+            used,
+            capacity: 100,
+            cache,
+        };
+        Status {
+            version: "1".to_owned(),
+            abi: 1,
+            bpffs: "/b".to_owned(),
+            agent: None,
+            problems: None,
+            socket_hooks: true,
+            source_ports: None,
+            programs: Vec::new(),
+            maps: vec![fill("FLOWS", 99, false), fill("SOCKETS", 99, true)],
+            counters: BTreeMap::from([("SocketTranslated", 5)]),
+        }
+    }
+
+    #[test]
+    fn a_cache_is_not_called_full() {
+        let text = text(&status(), false, true).unwrap();
+        for line in [
+            "FLOWS     99     100   99%\n",
+            "SOCKETS   99     100   cache\n",
+            "REASON             COUNT\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        let fill = |map| kernel::Fill {
+            map,
+            used: 1,
+            capacity: 1,
+        };
+        let caches = ["FLOWS", "FRAGMENTS", "SERVICES", "SOCKETS"].map(|map| fill(map).is_cache());
+        assert_eq!(caches, [false, true, false, true]);
+    }
+
+    #[test]
+    fn names_of_columns_can_be_left_out() {
+        let text = text(&status(), false, false).unwrap();
+        assert!(!text.contains("REASON") && !text.contains("MAP "), "{text}");
+        assert!(text.contains("SocketTranslated   5\n"), "{text}");
+    }
 
     #[test]
     fn links_are_told_by_their_places() {

@@ -23,6 +23,18 @@ pub struct Fill {
     pub capacity: usize,
 }
 
+/// Maps whose rows are of no use after a while and leave only when others need the room: to be full is what they come to,
+/// and costs nobody a connection. `FLOWS` is none of them: the agent removes what is over, so it is full when there are
+/// too many connections.
+const CACHES: [&str; 2] = [names::FRAGMENTS, names::SOCKETS];
+
+impl Fill {
+    /// Whether it says nothing that this map is full.
+    pub fn is_cache(&self) -> bool {
+        CACHES.contains(&self.map)
+    }
+}
+
 impl Maps {
     /// Every frontend.
     pub fn services(&self) -> Result<Vec<(ServiceKey, Service)>, MapError> {

@@ -26,7 +26,7 @@ pub use super::table::MapError;
 pub enum OpenError {
     /// Nothing is pinned there.
     #[error(
-        "there is no {path}: weir does not run here; start `weir agent`, or name its BPF file system with --bpffs"
+        "weir does not run here: there is no {path}; start `weir agent`, or name its BPF file system with --bpffs"
     )]
     NotPinned {
         /// What was looked for.
