@@ -105,6 +105,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let model = proxy_model::Options {
         node_port_addresses: options.node_port_addresses,
         external_ips: options.external_ips,
+        only_own_node: options.source.only_own_node(),
         // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
         ..proxy_model::Options::new(options.node_name, SmallRng::from_os_rng().random())
     };

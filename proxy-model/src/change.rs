@@ -54,6 +54,8 @@ pub struct Options {
     pub node_port_addresses: NodePortAddresses,
     /// Whether `spec.externalIPs` are served: kube-proxy's feature gate `AllowServiceExternalIPs` (KEP-5707).
     pub external_ips: bool,
+    /// Whether the source lists no Node but the own one.
+    pub only_own_node: bool,
     /// Sizes of the maps.
     pub limits: Limits,
 }
@@ -66,6 +68,7 @@ impl Options {
             seed,
             node_port_addresses: NodePortAddresses::default(),
             external_ips: true,
+            only_own_node: false,
             limits: Limits::default(),
         }
     }

@@ -47,3 +47,22 @@ impl Node {
         node
     }
 }
+
+/// What to say if the complete list of Nodes, of which these are the names, is without the own one. A folder without any
+/// Node is no mistake: weir works without.
+pub fn absence(mut others: Vec<&str>, only_own_is_listed: bool) -> Option<String> {
+    const SHOWN: usize = 3;
+    let what = "no Node has this name, so no endpoint is local, and traffic policy Local drops everything";
+    if only_own_is_listed {
+        return Some(format!(
+            "{what}: correct --node-name, unless the kubelet has yet to register the Node"
+        ));
+    }
+    others.sort_unstable();
+    let more = match others.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown: Vec<&str> = others.into_iter().take(SHOWN).collect();
+    (!shown.is_empty()).then(|| format!("{what}; there is {}{more}: correct --node-name", shown.join(", ")))
+}

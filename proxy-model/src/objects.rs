@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use proxy_common::{Ip, ServiceCidrs, ServiceKey};
 
-use crate::address;
+use crate::address::{self, Family};
 use crate::age::Created;
 use crate::api::{ApiEndpointSlice, ApiService};
 use crate::change::Options;
-use crate::address::Family;
 use crate::claims::Claims;
 use crate::frontend::{Frontend, wishes};
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::node_ports::NodePortAddresses;
 use crate::object::{Kind, Object, ObjectName, Problem};
 use crate::service::{Service, is_not_ours};
@@ -59,6 +58,7 @@ pub struct Objects {
     names: HashMap<Kind, HashMap<ObjectName, Option<String>>>,
     node_port_addresses: NodePortAddresses,
     external_ips: bool,
+    only_own_node: bool,
 }
 
 impl Objects {
@@ -79,6 +79,7 @@ impl Objects {
             names: HashMap::new(),
             node_port_addresses: options.node_port_addresses.clone(),
             external_ips: options.external_ips,
+            only_own_node: options.only_own_node,
         }
     }
 
@@ -166,6 +167,7 @@ impl Objects {
         let names = self.names.entry(object.kind()).or_default();
         let before = names.insert(name.clone(), uid.clone());
         // Made again while nobody looked: another object, whatever it says.
+        let new = before.is_none();
         dirty.other |= before.is_some_and(|before| before != uid);
         match object {
             Object::Service(service) => self.put_service(name, service, dirty),
@@ -173,8 +175,9 @@ impl Objects {
             Object::Node(node) if name.name == self.node_name => {
                 self.put_node(Some(Node::read(node)), dirty);
             }
-            Object::Node(_) => {}
             Object::ServiceCidr(cidr) => dirty.other |= self.service_cidrs.put(name, cidr),
+            // Who is there is told while the own Node is not.
+            Object::Node(_) => dirty.other |= new && self.node.is_none(),
         }
     }
 
@@ -187,8 +190,8 @@ impl Objects {
             Kind::Service => self.forget_service(name, dirty),
             Kind::EndpointSlice => self.forget_slice(name, dirty),
             Kind::Node if name.name == self.node_name => self.put_node(None, dirty),
-            Kind::Node => {}
             Kind::ServiceCidr => dirty.other |= self.service_cidrs.delete(name),
+            Kind::Node => dirty.other |= self.node.is_none(),
         }
     }
 
@@ -356,6 +359,7 @@ impl Objects {
         let name = ObjectName::new("", self.node_name.clone());
         let said = self.node.iter().flat_map(|node| node.problems.iter().cloned());
         let mut problems: Vec<Problem> = said.map(|what| Problem::new(Kind::Node, &name, what)).collect();
+        problems.extend(self.absence().map(|what| Problem::new(Kind::Node, &name, what)));
         let local = self.local.iter().flatten();
         let elsewhere = self.local.as_ref().is_some_and(|local| !local.is_empty())
             && local.copied().all(|address| !self.serves_node_ports(address));
@@ -370,5 +374,13 @@ impl Objects {
             problems.push(Problem::new(Kind::Node, &name, what));
         }
         problems
+    }
+
+    /// What to say if the complete list of Nodes is without the own one.
+    fn absence(&self) -> Option<String> {
+        let others = self.names.get(&Kind::Node).into_iter().flat_map(HashMap::keys);
+        let others = others.map(|name| name.name.as_str()).collect();
+        let missing = self.node.is_none() && self.synced.contains(&Kind::Node);
+        missing.then(|| node::absence(others, self.only_own_node))?
     }
 }

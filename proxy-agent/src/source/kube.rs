@@ -154,6 +154,10 @@ impl Source for Kube {
         Box::pin(events::tell(self.servers.client(), self.node.clone(), problems))
     }
 
+    fn only_own_node(&self) -> bool {
+        true
+    }
+
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
             let [nodes, services, slices, cidrs] = self.watches();

@@ -36,6 +36,11 @@ pub trait Source: Send {
         Box::pin(std::future::ready(()))
     }
 
+    /// Whether it tells of no Node but the own one.
+    fn only_own_node(&self) -> bool {
+        false
+    }
+
     /// Sends changes until the receiver is gone. An error means that this source can never work as it was configured.
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>>;
 }
