@@ -9,7 +9,7 @@
 //!  manifest or watch event
 //!      │  api.rs        the JSON shapes, lenient
 //!      ▼
-//!  Object                object.rs   by kind and name
+//!  Object                object.rs   by kind and name; slips.rs what is none
 //!      │  service.rs slice.rs node.rs      in our words; a mistake costs a port or an endpoint (address.rs, age.rs)
 //!      ▼
 //!  Objects               objects.rs  all of them, who is touched by a change, who wins a frontend (claims.rs)
@@ -61,6 +61,7 @@ pub mod service;
 pub mod service_cidrs;
 pub mod slabs;
 pub mod slice;
+mod slips;
 pub mod source_ports;
 pub mod traffic;
 
@@ -72,3 +73,4 @@ pub use model::Model;
 pub use node_ports::{NodePortAddresses, NodePortAddressesError, Prefix};
 pub use object::{DecodeError, Kind, Object, ObjectName, Problem, Reason};
 pub use plan::Step;
+pub use slips::remark;

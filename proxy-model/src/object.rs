@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::api::{ApiEndpointSlice, ApiNode, ApiService, ApiServiceCidr, Metadata};
+use crate::slips;
 
 /// Namespace and name of an object; the namespace of a Node is empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -23,6 +24,23 @@ impl ObjectName {
             name: name.into(),
         }
     }
+}
+
+impl ObjectName {
+    /// Whether these are names as the API server takes them (RFC 1123): labels, and for what is no Service names with
+    /// dots. They are written to terminals and logs as they are. How long a name is, is judged where it has to fit.
+    fn is_dns(&self, kind: Kind) -> bool {
+        let name = match kind {
+            Kind::Service => is_label(&self.name),
+            Kind::EndpointSlice | Kind::Node => self.name.split('.').all(is_label),
+        };
+        name && (self.namespace.is_empty() || is_label(&self.namespace))
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(known) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 impl fmt::Display for ObjectName {
@@ -65,6 +83,14 @@ impl Kind {
             _ => None,
         }
     }
+
+    /// Group and version that weir reads it in.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Service | Self::Node => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -92,7 +118,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// Reads one manifest. `None`: a kind that weir does not use.
+    /// Reads one manifest. `None`: a kind that weir does not use, and that nobody can have meant for it.
     pub fn from_value(value: Value) -> Result<Option<Self>, DecodeError> {
         let word = |name: &str| {
             value
@@ -106,7 +132,7 @@ impl Object {
             return Err(DecodeError::NoKind);
         }
         let Some(kind) = Kind::from_words(&api_version, &kind) else {
-            return Ok(None);
+            return slips::check(&value, &api_version, &kind).map(|()| None);
         };
         let metadata = |name: &str| {
             let text = value
@@ -119,15 +145,21 @@ impl Object {
         if name.name.is_empty() {
             return Err(DecodeError::NoName { kind });
         }
+        if !name.is_dns(kind) {
+            return Err(DecodeError::BadName { kind, name });
+        }
         let object = match kind {
-            Kind::Service => serde_json::from_value(value).map(Self::Service),
-            Kind::EndpointSlice => serde_json::from_value(value).map(Self::EndpointSlice),
-            Kind::Node => serde_json::from_value(value).map(Self::Node),
-            Kind::ServiceCidr => serde_json::from_value(value).map(Self::ServiceCidr),
+            Kind::Service => serde_path_to_error::deserialize(value).map(Self::Service),
+            Kind::EndpointSlice => serde_path_to_error::deserialize(value).map(Self::EndpointSlice),
+            Kind::Node => serde_path_to_error::deserialize(value).map(Self::Node),
+            Kind::ServiceCidr => serde_path_to_error::deserialize(value).map(Self::ServiceCidr),
         };
-        object
-            .map(Some)
-            .map_err(|source| DecodeError::Shape { kind, name, source })
+        object.map(Some).map_err(|error| DecodeError::Shape {
+            kind,
+            name,
+            field: error.path().to_string(),
+            source: error.into_inner(),
+        })
     }
 
     /// What kind of object this is.
@@ -180,13 +212,52 @@ pub enum DecodeError {
         /// Its kind.
         kind: Kind,
     },
+    /// No group and version.
+    #[error("{object} has no apiVersion: write {wanted}")]
+    NoApiVersion {
+        /// Its kind and name.
+        object: String,
+        /// What to write.
+        wanted: &'static str,
+    },
+    /// A kind of ours in a group or version that is not.
+    #[error("{object} has apiVersion {found}, which has no such kind today: write {wanted}")]
+    Version {
+        /// Its kind and name.
+        object: String,
+        /// As it is.
+        found: String,
+        /// As it should be.
+        wanted: &'static str,
+    },
+    /// A kind that the group does not have.
+    #[error(
+        "{object}: {api_version} has no such kind: correct it; weir reads Service and Node (v1) and EndpointSlice \
+         (discovery.k8s.io/v1)"
+    )]
+    UnknownKind {
+        /// Its kind and name.
+        object: String,
+        /// Group and version.
+        api_version: String,
+    },
+    /// A name that the API server refuses.
+    #[error("{kind} {name:?}: namespace and name must be of a-z, 0-9 and -; correct it", name = .name.to_string())]
+    BadName {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: ObjectName,
+    },
     /// A field has another type than the API says.
-    #[error("{kind} {name} is left out: a field has another type than the API says; correct it")]
+    #[error("{kind} {name} is left out: {field} has another type than the API says; correct it")]
     Shape {
         /// Its kind.
         kind: Kind,
         /// Its name.
         name: ObjectName,
+        /// The field, with its place in lists.
+        field: String,
         /// What serde says.
         source: serde_json::Error,
     },
@@ -257,5 +328,53 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.object, self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn named(kind: Kind, namespace: &str, name: &str) -> Result<Option<Object>, DecodeError> {
+        let metadata = json!({"namespace": namespace, "name": name});
+        let object =
+            json!({"apiVersion": kind.api_version(), "kind": kind.to_string(), "metadata": metadata});
+        Object::from_value(object)
+    }
+
+    #[test]
+    fn names_are_those_that_the_api_server_takes() {
+        let good = [
+            (Kind::Service, "shop", "web-1"),
+            (Kind::Service, "", "1web"),
+            (Kind::EndpointSlice, "shop", "web.example-abc12"),
+            (Kind::Node, "", "node-a.example.org"),
+        ];
+        for (kind, namespace, name) in good {
+            assert!(named(kind, namespace, name).is_ok(), "{kind} {namespace}/{name}");
+        }
+        let bad = [
+            (Kind::Service, "shop", "a\u{1b}[31mb"),
+            (Kind::Service, "shop", "web.example"),
+            (Kind::Service, "sh\nop", "web"),
+            (Kind::Service, "shop", "Web"),
+            (Kind::EndpointSlice, "shop", "a..b"),
+            (Kind::Node, "", "-a"),
+        ];
+        for (kind, namespace, name) in bad {
+            let refused = named(kind, namespace, name).unwrap_err();
+            assert!(matches!(refused, DecodeError::BadName { .. }), "{refused}");
+            assert!(!refused.to_string().contains(char::is_control), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        let ports = json!([{"port": 80}, {"name": 5, "port": 81}]);
+        let object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": ports}});
+        let refused = Object::from_value(object).unwrap_err().to_string();
+        assert!(refused.contains("left out: spec.ports[1].name has"), "{refused}");
     }
 }

@@ -15,6 +15,7 @@ use proxy_common::{Event, EventKind, Ip, Reason, Scope, ServiceKey};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use super::table::escape_controls;
 use super::view::Name;
 use super::{protocol, socket, word};
 use crate::clock::{self, WallClock};
@@ -202,7 +203,7 @@ impl<'f> Lines<'f> {
             text.push('\n');
             return Ok(());
         }
-        let name = name.map_or("<none>".to_owned(), |name| name.full());
+        let name = name.map_or("<none>".to_owned(), |name| escape_controls(name.full()));
         let client = if seen {
             socket(event.client, event.client_port)
         } else {

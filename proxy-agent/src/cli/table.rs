@@ -18,13 +18,14 @@ impl Table {
         }
     }
 
-    /// A row; an empty word is shown as `<none>`, so that columns can be counted.
+    /// A row; an empty word is shown as `<none>`, so that columns can be counted, and what would steer the terminal as
+    /// letters.
     pub(super) fn push(&mut self, row: impl IntoIterator<Item = String>) {
         let show = |word: String| {
             if word.is_empty() {
                 "<none>".to_owned()
             } else {
-                word
+                escape_controls(word)
             }
         };
         self.rows.push(row.into_iter().map(show).collect());
@@ -64,9 +65,31 @@ impl Table {
     }
 }
 
+/// Rows of the maps may be anybody's.
+pub(super) fn escape_controls(word: String) -> String {
+    if !word.contains(char::is_control) {
+        return word;
+    }
+    let escape = |letter: char| {
+        let controls = letter.is_control();
+        letter
+            .escape_default()
+            .filter(move |_| controls)
+            .chain((!controls).then_some(letter))
+    };
+    word.chars().flat_map(escape).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_do_not_steer_the_terminal() {
+        let mut table = Table::new(["NAME"]);
+        table.push(words(&["a\u{1b}[31mb\nü"]));
+        assert_eq!(table.render(false), "a\\u{1b}[31mb\\nü\n");
+    }
 
     fn words(words: &[&str]) -> Vec<String> {
         words.iter().map(ToString::to_string).collect()

@@ -14,6 +14,8 @@ pub(crate) struct Manifest {
     pub(crate) objects: Vec<Object>,
     /// The documents that cannot be used.
     pub(crate) broken: Vec<Broken>,
+    /// Those that are whole, and of no use: nothing is kept for their sake.
+    pub(crate) remarks: Vec<Broken>,
 }
 
 /// A document that cannot be used.
@@ -100,15 +102,21 @@ impl Manifest {
         match value {
             Value::Null => {}
             Value::Object(_) if is_list(&value) => self.add_list(value, line),
-            value => match Object::from_value(value) {
-                Ok(Some(object)) => self.objects.push(object),
-                Ok(None) => tracing::debug!(line, "a kind that weir does not use"),
-                Err(error) => self.broken.push(Broken {
-                    line,
-                    what: crate::error::chain(&error),
-                }),
-            },
+            value => self.add_object(value, line),
         }
+    }
+
+    fn add_object(&mut self, value: Value, line: usize) {
+        let remark = proxy_model::remark(&value);
+        match Object::from_value(value) {
+            Ok(Some(object)) => self.objects.push(object),
+            Ok(None) => tracing::debug!(line, "a kind that weir does not use"),
+            Err(error) => {
+                let what = crate::error::chain(&error);
+                return self.broken.push(Broken { line, what });
+            }
+        }
+        self.remarks.extend(remark.map(|what| Broken { line, what }));
     }
 
     fn add_list(&mut self, mut list: Value, line: usize) {

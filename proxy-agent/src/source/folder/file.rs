@@ -149,7 +149,9 @@ impl LoadedFile {
         let mut missing = self.objects;
         missing.extend(self.leaving.into_iter().flat_map(|leaving| leaving.objects));
         missing.retain(|old| !objects.iter().any(|new| same(old, new)));
-        let mistakes = mistakes(path, &read.broken, &missing);
+        let mut mistakes = mistakes(path, &read.broken, &missing);
+        let remark = |remark: &Broken| format!("{}:{}: {}", path.display(), remark.line, remark.what);
+        mistakes.extend(read.remarks.iter().map(remark));
         let leaving = if read.broken.is_empty() && !missing.is_empty() {
             Some(Leaving {
                 objects: missing,

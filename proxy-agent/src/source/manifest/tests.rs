@@ -150,3 +150,31 @@ fn a_json_value_that_is_not_utf8_costs_itself() {
     assert_eq!(manifest.broken.len(), 1);
     assert_eq!(manifest.broken[0].line, 2);
 }
+
+#[test]
+fn what_is_not_read_is_said_with_its_line() {
+    let text = format!(
+        "{}---\n{}---\napiVersion: v1\nkind: Endpoints\nmetadata: {{name: b, namespace: shop}}\n---\n\
+         apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: c}}\n",
+        service("a"),
+        service("b").replace("kind: Service", "kind: Services"),
+    );
+    let manifest = read(Format::Yaml, &text);
+    assert_eq!(names(&manifest), ["Service shop/a"]);
+    let said = |list: &[Broken]| -> Vec<(usize, String)> {
+        let what = |one: &Broken| {
+            one.what
+                .split(['(', ':'])
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        list.iter().map(|one| (one.line, what(one))).collect()
+    };
+    assert_eq!(said(&manifest.broken), [(8, "Services shop/b".to_owned())]);
+    assert_eq!(
+        said(&manifest.remarks),
+        [(15, "Endpoints shop/b is not used".to_owned())]
+    );
+}
