@@ -83,7 +83,8 @@ impl Model {
                 }
                 Err(shortage) => {
                     self.waiting_for_room.insert(name.clone());
-                    self.retries.failed(task, shortage.to_string(), self.now);
+                    let is_served = !self.ports.keys(&name).is_empty();
+                    self.retries.failed(task, shortage.sentence(is_served), self.now);
                     self.dirty.services.insert(name);
                 }
             }

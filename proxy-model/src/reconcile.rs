@@ -14,7 +14,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proxy_common::{Algorithm, Backend, BackendRange, Service, ServiceKey};
+use proxy_common::{Algorithm, Backend, BackendRange, Service, ServiceKey, maps};
 
 use crate::desired::{Desired, DesiredPort, PortKey};
 use crate::layout::{cursor_start, new_slab_length, overlap, ranges, row};
@@ -57,26 +57,41 @@ impl Stages {
     }
 }
 
-/// What a Service needs and the maps do not have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Shortage {
-    /// `SERVICE_NAMES`.
-    #[error("all service ids are in use: its old state stays; remove Services that nobody uses")]
-    ServiceIds,
-    /// `BACKEND_STATE`.
-    #[error("BACKEND_STATE is full: its old state stays; remove endpoints or Services that nobody uses")]
-    BackendIds,
-    /// `BACKENDS`.
-    #[error(
-        "BACKENDS has no run of free slots that is long enough: its old state stays; remove endpoints or Services"
-    )]
-    Slots,
-    /// `SERVICES`.
-    #[error("SERVICES is full: its old state stays; remove Services that nobody uses")]
-    Rows,
-    /// `ADDRESSES`.
-    #[error("ADDRESSES is full: its old state stays; remove Services that nobody uses")]
-    Addresses,
+/// What a Service needs and a map does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shortage {
+    /// The map.
+    pub map: &'static str,
+    /// Rows that it needs beside those that it has; in `BACKENDS` one after the other.
+    pub needs: usize,
+    /// Rows that there are; `None` if they only are not together.
+    pub fits: Option<usize>,
+}
+
+impl Shortage {
+    fn check(map: &'static str, needs: usize, fits: usize) -> Result<usize, Self> {
+        let fits_not = Self {
+            map,
+            needs,
+            fits: Some(fits),
+        };
+        fits.checked_sub(needs).ok_or(fits_not)
+    }
+
+    /// What to tell the operator of a Service that is served already, or is not.
+    pub fn sentence(self, is_served: bool) -> String {
+        let Self { map, needs, fits } = self;
+        let lacks = match fits {
+            Some(fits) => format!("needs {needs} more rows in {map}, and {fits} fit"),
+            None => format!("needs {needs} free slots in a run in {map}, and there is no such run"),
+        };
+        let state = if is_served {
+            "its old state stays"
+        } else {
+            "it is not served"
+        };
+        format!("{lacks}: {state}; remove endpoints or Services that nobody uses")
+    }
 }
 
 /// Rows that the maps still have room for, in the course of one plan.
@@ -136,9 +151,7 @@ impl Reconcile<'_> {
                 .map(|port| (port, self.ports.state(&port.key)))
         };
         let ids = states().filter(|(_, state)| state.is_none()).count();
-        if ids > self.ports.ids.available() {
-            return Err(Shortage::ServiceIds);
-        }
+        Shortage::check(maps::SERVICE_NAMES, ids, self.ports.ids.available())?;
         let is_new = |state: Option<&PortState>, backend: &Usable| {
             state.is_none_or(|state| !state.backends.contains_key(&backend.place))
         };
@@ -149,9 +162,8 @@ impl Reconcile<'_> {
                 .filter(|backend| is_new(state, backend))
                 .count()
         };
-        if states().map(new_backends).sum::<usize>() > self.ports.backend_ids.available() {
-            return Err(Shortage::BackendIds);
-        }
+        let backends = states().map(new_backends).sum();
+        Shortage::check(maps::BACKEND_STATE, backends, self.ports.backend_ids.available())?;
         let keys = || {
             desired
                 .ports
@@ -160,16 +172,13 @@ impl Reconcile<'_> {
                 .map(|frontend| frontend.key)
         };
         let rows = keys().filter(|key| self.mirror.service(key).is_none()).count();
-        let rows_left = room.rows.checked_sub(rows).ok_or(Shortage::Rows)?;
+        let rows_left = Shortage::check(maps::SERVICES, rows, room.rows)?;
         let addresses: BTreeSet<_> = keys()
             .filter(|key| key.address != proxy_common::Ip::UNSPECIFIED)
             .map(|key| key.address)
             .filter(|address| !self.mirror.addresses().contains_key(address))
             .collect();
-        let addresses_left = room
-            .addresses
-            .checked_sub(addresses.len())
-            .ok_or(Shortage::Addresses)?;
+        let addresses_left = Shortage::check(maps::ADDRESSES, addresses.len(), room.addresses)?;
         let lengths: Vec<Option<u32>> = states()
             .map(|(port, state)| new_slab_length(port, state))
             .collect();
@@ -189,7 +198,11 @@ impl Reconcile<'_> {
                 for range in taken.into_iter().flatten() {
                     self.ports.slabs.restore(range);
                 }
-                return Err(Shortage::Slots);
+                return Err(Shortage {
+                    map: maps::BACKENDS,
+                    needs: length.and_then(|length| length.try_into().ok()).unwrap_or(0),
+                    fits: None,
+                });
             }
             taken.push(slab.flatten());
         }

@@ -96,7 +96,7 @@ impl Slice {
             .flatten()
             .filter_map(|port| read_port(port, &mut problems))
             .collect();
-        problems.extend(refused.sentence());
+        problems.extend(refused.sentences());
         Some(Self {
             service: service.to_owned(),
             family,
@@ -118,30 +118,30 @@ impl Slice {
     }
 }
 
-/// Counts refused endpoints, so that a slice of a thousand bad ones gives one sentence.
+/// Counts refused endpoints, so that a slice of a thousand that have the same mistake gives one sentence.
 #[derive(Default)]
 struct Refused {
-    first: Option<String>,
-    more: usize,
+    /// In the order in which they were met: the mistake, the first endpoint that has it, and how many more do.
+    mistakes: Vec<(&'static str, String, usize)>,
 }
 
 impl Refused {
-    fn note(&mut self, what: impl FnOnce() -> String) {
-        if self.first.is_none() {
-            self.first = Some(what());
-        } else {
-            self.more += 1;
+    fn note(&mut self, mistake: &'static str, what: impl FnOnce() -> String) {
+        match self.mistakes.iter_mut().find(|(known, ..)| *known == mistake) {
+            Some((.., more)) => *more += 1,
+            None => self.mistakes.push((mistake, what(), 0)),
         }
     }
 
-    fn sentence(self) -> Option<String> {
-        let more = if self.more > 0 {
-            format!(" (and {} more endpoints like it)", self.more)
-        } else {
-            String::new()
-        };
-        self.first
-            .map(|first| format!("{first}{more}: left out; correct the endpoint"))
+    fn sentences(self) -> impl Iterator<Item = String> {
+        self.mistakes.into_iter().map(|(_, first, more)| {
+            let more = match more {
+                0 => String::new(),
+                1 => " (and 1 more endpoint like it)".to_owned(),
+                more => format!(" (and {more} more endpoints like it)"),
+            };
+            format!("{first}{more}: left out; correct the endpoint")
+        })
     }
 }
 
@@ -152,19 +152,19 @@ fn read_endpoint(
     refused: &mut Refused,
 ) -> Option<Endpoint> {
     let Some(text) = endpoint.addresses.as_deref().and_then(<[String]>::first) else {
-        refused.note(|| "an endpoint has no address".to_owned());
+        refused.note("none", || "an endpoint has no address".to_owned());
         return None;
     };
     let Some(ip) = address::parse(text) else {
-        refused.note(|| format!("endpoint {text:?} is not an address"));
+        refused.note("not one", || format!("endpoint {text:?} is not an address"));
         return None;
     };
     if let Some(what) = address::refusal(ip) {
-        refused.note(|| format!("endpoint {ip} is {what}"));
+        refused.note(what, || format!("endpoint {ip} is {what}"));
         return None;
     }
     if Family::of(ip) != family {
-        refused.note(|| {
+        refused.note("family", || {
             format!(
                 "endpoint {text} is {}, the slice's addressType is {family}",
                 Family::of(ip)
