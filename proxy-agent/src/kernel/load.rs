@@ -22,6 +22,7 @@ use proxy_model::source_ports::PortRange;
 use super::attach::{AttachError, Programs};
 use super::bpffs::{self, BpffsError};
 use super::maps::{MapError, Maps, OpenError, SHAPES, open_error};
+use super::others;
 use super::pins::Pins;
 use super::probe::{self, Features};
 use super::sys;
@@ -118,6 +119,15 @@ pub enum LoadError {
         /// The folder.
         path: PathBuf,
     },
+    /// This node is served already.
+    #[error(
+        "another weir serves this network namespace, with its maps in {place}: a node has one; end that agent and run \
+         `weir cleanup --bpffs {place}`, or give this one the same --bpffs"
+    )]
+    Another {
+        /// Its BPF file system, or how to find its maps.
+        place: String,
+    },
     /// Something that the kernel does not let us ask.
     #[error(
         "cannot {what}: {source}; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, on Linux 5.15 or newer"
@@ -167,6 +177,7 @@ pub fn load(options: &Options) -> Result<Kernel, LoadError> {
     let lock = bpffs::prepare(pins)?;
     let cookie = netns_cookie()?;
     let adopted = check_pinned(pins, cookie)?;
+    others::check(pins, cookie, adopted)?;
     let features = features(options)?;
 
     let mut ebpf = EbpfLoader::new()

@@ -28,6 +28,7 @@ mod links;
 mod load;
 mod maps;
 mod network;
+mod others;
 mod pins;
 mod probe;
 mod restore;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use weir_lab::manifest::node_yaml;
-use weir_lab::{Host, Lab, Manifests, Node, NodeOptions, Pod, Process, Weir, clock};
+use weir_lab::{Host, Lab, Manifests, Node, NodeOptions, Pod, Process, Rights, Weir, clock};
 
 use crate::services::{BULK_HERE, BULK_THERE, EMPTY, Known, REMOTE, SOLO, TARGET, TWIN, WEB};
 
@@ -22,6 +22,8 @@ pub struct WorldOptions {
     pub no_offloads: bool,
     /// Without agents, until [`World::start_agents`].
     pub no_agents: bool,
+    /// Of both agents.
+    pub rights: Rights,
 }
 
 /// Two nodes, six pods, a machine outside, and the Services of [`crate::services`].
@@ -29,6 +31,7 @@ pub struct WorldOptions {
 pub struct World {
     // Fields are dropped in this order: what runs in the lab goes before the lab.
     agents: Vec<Weir>,
+    rights: Rights,
     /// The servers, in the order of `web`.
     pub servers: [Option<Process>; 3],
     /// The folder that both agents read.
@@ -91,6 +94,7 @@ impl World {
         let agents = Vec::new();
         let mut world = Self {
             agents,
+            rights: options.rights,
             servers,
             manifests,
             web,
@@ -115,7 +119,8 @@ impl World {
     pub fn start_agents(&mut self) -> Result<()> {
         let begin = clock::now();
         for node in [&self.n1, &self.n2] {
-            self.agents.push(Weir::start(node, self.manifests.dir(), &[])?);
+            let agent = Weir::start_with(self.rights, node, self.manifests.dir(), &[])?;
+            self.agents.push(agent);
         }
         println!("both agents ready after {} ms", begin.elapsed().as_millis());
         Ok(())

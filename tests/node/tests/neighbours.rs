@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use weir_lab::manifest::{Port, Service};
 use weir_lab::peer::connect::ConnectOptions;
-use weir_lab::{Host, Manifests, NodeOptions, PodNetwork, Process, clock, weir_binary};
+use weir_lab::{Host, Manifests, NodeOptions, PodNetwork, Process, Rights, Weir, clock, weir_binary};
 use weir_node::services::{REMOTE, SOLO, TARGET, WEB, endpoints};
 use weir_node::{By, World, WorldOptions, can_run, figures};
 
@@ -123,7 +123,8 @@ fn pods_on_a_bridge() -> Result<()> {
 }
 
 /// An independent set of programs on the same cgroup and interfaces, with a Service of its own to tell that it runs:
-/// a second weir with pins elsewhere, which is as foreign to the first as anybody's.
+/// a second weir with pins elsewhere, which is as foreign to the first as anybody's. An agent that may look would not
+/// start beside it; one with the rights of a pod cannot tell whose these programs are.
 struct Foreigner {
     agent: Process,
     frontends: [SocketAddr; 2],
@@ -176,13 +177,14 @@ impl Foreigner {
 
 #[test]
 fn programs_of_others_stay() -> Result<()> {
-    if !can_run(&["tc", "bpftool"]) {
+    if !can_run(&["tc", "bpftool", "setpriv"]) {
         return Ok(());
     }
     let mut world = World::with(
         "foreign",
         WorldOptions {
             no_agents: true,
+            rights: Rights::Pod,
             ..WorldOptions::default()
         },
     )?;
@@ -230,5 +232,41 @@ fn programs_of_others_stay() -> Result<()> {
     let left: serde_json::Value = serde_json::from_str(&cgroup)?;
     let left = left.as_array().context("not a list")?.len();
     ensure!(left == 8, "{left} socket programs are left, not the other's 8");
+    Ok(())
+}
+
+#[test]
+fn a_second_weir_with_other_pins_is_turned_away() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let mut world = World::new("second")?;
+    let other = world.lab.node("n3", NodeOptions::default())?;
+    let mut command = Command::new(weir_binary()?);
+    command.args(["agent", "--node-name", world.n1.name(), "--bpffs"]);
+    command.arg(other.bpffs()).arg("--cgroup").arg(world.n1.cgroup());
+    command.arg("--manifests").arg(world.manifests.dir());
+    let mut second = world.n1.spawn(command)?;
+    let ended = clock::wait_until(Duration::from_secs(20), || !second.is_running());
+    let said = second.log();
+    let first = world.n1.bpffs().display().to_string();
+    ensure!(
+        ended && said.contains("another weir") && said.contains(&format!("--bpffs {first}")),
+        "ended: {ended}; {said}"
+    );
+    drop(second);
+    println!("turned away: {}", said.trim());
+    // The first notices nothing, and starts again; so do those of other namespaces, beside it all the time.
+    assert_all_paths(&world)?;
+    world.weir()?.restart()?;
+    ensure!(
+        !world.weir()?.log().contains("another weir"),
+        "{}",
+        world.weir()?.log()
+    );
+    // What is left of one that ended is cleaned up, and the next may come.
+    world.weir()?.term()?;
+    world.n1.weir(&["cleanup"])?;
+    Weir::start(&world.n1, world.manifests.dir(), &[])?;
     Ok(())
 }

@@ -17,19 +17,50 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 pub struct Weir {
     node: Node,
     arguments: Vec<String>,
+    rights: Rights,
     log: PathBuf,
     process: Option<Process>,
+}
+
+/// What an agent may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Rights {
+    /// All that root may.
+    #[default]
+    Root,
+    /// What the container of the DaemonSet may. Needs `setpriv`.
+    Pod,
+}
+
+impl Rights {
+    /// The program, run with these rights.
+    fn command(self, program: &Path) -> Command {
+        if self == Self::Root {
+            return Command::new(program);
+        }
+        let mut command = Command::new("setpriv");
+        command
+            .arg("--bounding-set=-all,+bpf,+net_admin,+perfmon")
+            .arg(program);
+        command
+    }
 }
 
 impl Weir {
     /// Starts an agent that reads `manifests`, and waits until it is ready.
     pub fn start(node: &Node, manifests: &Path, extra: &[&str]) -> Result<Self> {
+        Self::start_with(Rights::Root, node, manifests, extra)
+    }
+
+    /// The same with other rights.
+    pub fn start_with(rights: Rights, node: &Node, manifests: &Path, extra: &[&str]) -> Result<Self> {
         let mut arguments = vec!["--manifests".to_owned(), manifests.display().to_string()];
         arguments.extend(extra.iter().map(|&argument| argument.to_owned()));
         let mut weir = Self {
             log: node.dir().join(format!("{}-weir.log", node.name())),
             node: node.clone(),
             arguments,
+            rights,
             process: None,
         };
         weir.begin()?;
@@ -89,7 +120,7 @@ impl Weir {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let mut command = Command::new(weir_binary()?);
+        let mut command = self.rights.command(&weir_binary()?);
         command
             .args(["agent", "--node-name", self.node.name()])
             .arg("--cgroup")
