@@ -183,12 +183,14 @@ fn says_ready(log: &str) -> bool {
 
 /// The program: from `WEIR_BIN`, or what `cargo xtask build` made.
 pub fn weir_binary() -> Result<PathBuf> {
-    let path = std::env::var_os("WEIR_BIN").map_or_else(|| target_dir().join("release/weir"), PathBuf::from);
-    ensure!(
-        path.is_file(),
-        "{} is missing: run `./x build`, or name the program with WEIR_BIN",
-        path.display()
-    );
+    let named = std::env::var_os("WEIR_BIN").map(PathBuf::from);
+    let advice = if named.is_some() {
+        "correct WEIR_BIN, which names it"
+    } else {
+        "run `./x build`, or name the program with WEIR_BIN"
+    };
+    let path = named.unwrap_or_else(|| target_dir().join("release/weir"));
+    ensure!(path.is_file(), "{} is missing: {advice}", path.display());
     path.canonicalize()
         .with_context(|| format!("cannot find {}", path.display()))
 }

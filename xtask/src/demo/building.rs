@@ -21,7 +21,9 @@ const REMINDER: Duration = Duration::from_secs(20);
 /// Builds weir and the traffic program.
 pub(super) fn all(screen: &mut Screen) -> Result<()> {
     // A weir that was named is not built.
-    if std::env::var_os("WEIR_BIN").is_none() {
+    if std::env::var_os("WEIR_BIN").is_some() {
+        weir_lab::weir_binary()?;
+    } else {
         let own = std::env::current_exe().context("cannot find this program")?;
         let mut build = Command::new(own);
         build.arg("build");
