@@ -32,7 +32,7 @@ impl ObjectName {
     fn is_dns(&self, kind: Kind) -> bool {
         let name = match kind {
             Kind::Service => is_label(&self.name),
-            Kind::EndpointSlice | Kind::Node => self.name.split('.').all(is_label),
+            Kind::EndpointSlice | Kind::Node | Kind::ServiceCidr => self.name.split('.').all(is_label),
         };
         name && (self.namespace.is_empty() || is_label(&self.namespace))
     }
@@ -89,6 +89,7 @@ impl Kind {
         match self {
             Self::Service | Self::Node => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::ServiceCidr => "networking.k8s.io/v1",
         }
     }
 }

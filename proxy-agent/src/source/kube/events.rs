@@ -178,15 +178,13 @@ fn action(reason: Reason) -> &'static str {
 
 /// With its `uid`: `kubectl describe` asks for Events by it. A Node is known by its name there, as the kubelet does it.
 fn regarding(problem: &Problem) -> ObjectReference {
-    let (version, uid) = match problem.kind {
-        Kind::Service => ("v1", problem.uid.clone()),
-        Kind::EndpointSlice => ("discovery.k8s.io/v1", problem.uid.clone()),
-        Kind::ServiceCidr => ("networking.k8s.io/v1", problem.uid.clone()),
-        Kind::Node => ("v1", Some(problem.name.name.clone())),
+    let uid = match problem.kind {
+        Kind::Node => Some(problem.name.name.clone()),
+        Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => problem.uid.clone(),
     };
     let namespace = Some(problem.name.namespace.clone());
     ObjectReference {
-        api_version: Some(version.to_owned()),
+        api_version: Some(problem.kind.api_version().to_owned()),
         kind: Some(problem.kind.to_string()),
         name: Some(problem.name.name.clone()),
         namespace: namespace.filter(|name| !name.is_empty()),
