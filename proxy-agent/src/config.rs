@@ -141,7 +141,10 @@ pub struct AgentFlags {
     /// Where to answer /metrics; empty switches it off [default: 127.0.0.1:10249]
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     pub metrics_bind_address: Option<BindAddress>,
-    /// Ranges of the node's addresses that serve node ports [default: primary, those of its Node]
+    /// Whether node ports may be served at 127.0.0.1, if the next flag has it [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub iptables_localhost_nodeports: Option<bool>,
+    /// Ranges of the node's addresses that serve node ports, or words: primary (those of its Node, the default), localhost, all
     #[arg(long, value_name = "RANGE", value_delimiter = ',')]
     pub nodeport_addresses: Vec<String>,
     /// What becomes of ports that a load balancer's address or an external IP does not have

@@ -72,6 +72,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
         node_name,
         node_port_addresses: settings.node_port_addresses,
         external_ips: settings.external_ips,
+        localhost_node_ports: settings.localhost_node_ports,
         kernel: kernel::Options {
             pins: flags.bpffs.pins(),
             cgroup: node.cgroup,

@@ -46,6 +46,8 @@ pub struct Options {
     pub node_port_addresses: NodePortAddresses,
     /// Whether `externalIPs` are served.
     pub external_ips: bool,
+    /// Whether node ports may be served at 127.0.0.1.
+    pub localhost_node_ports: bool,
     /// What to load and where.
     pub kernel: kernel::Options,
     /// Which interfaces are what.
@@ -106,6 +108,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         node_port_addresses: options.node_port_addresses,
         external_ips: options.external_ips,
         only_own_node: options.source.only_own_node(),
+        localhost_node_ports: options.localhost_node_ports,
         // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
         ..proxy_model::Options::new(options.node_name, SmallRng::from_os_rng().random())
     };

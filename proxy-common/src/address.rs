@@ -91,6 +91,8 @@ byte_enum! {
         RetiredVip = 5,
         /// A ClusterIP of a Service that another proxy serves: left to it.
         Elsewhere = 6,
+        /// A loopback address of the host where its processes are served node ports, at the socket; packets are left alone.
+        Loopback = 7,
     }
 }
 

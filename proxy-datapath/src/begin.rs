@@ -38,6 +38,10 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Serv
     if at.kind.is_cluster_ip() && at.place.uplink {
         return Err(Reason::DropExternalToClusterIp);
     }
+    if at.kind == AddressKind::Loopback {
+        // No packet of the host's own comes by here, and nobody else's is for it (CVE-2020-8558).
+        return Err(Reason::PassNotFrontend);
+    }
     let asked = service::Asked {
         address: &s.key.destination,
         port: s.key.destination_port,

@@ -29,11 +29,12 @@ pub fn find(
 ) -> Option<Service> {
     key.port = asked.port;
     key.protocol = asked.protocol;
-    if kind != AddressKind::Node || address.vip != 0 {
+    let own = matches!(kind, AddressKind::Node | AddressKind::Loopback);
+    if !own || address.vip != 0 {
         key.address = *asked.address;
         key.scope = Scope::Address.code();
         let found = tables.service(key);
-        if kind != AddressKind::Node || found.is_some() {
+        if !own || found.is_some() {
             return found;
         }
     }

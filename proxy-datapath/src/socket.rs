@@ -84,6 +84,10 @@ pub fn to_service(tables: &impl Tables, caller: &impl Caller, call: &Call) -> An
     if call.connect && call.protocol == UDP && !caller.is_host() {
         return Answer::Leave;
     }
+    // A pod has a loopback address of its own.
+    if kind == AddressKind::Loopback && !caller.is_host() {
+        return Answer::Leave;
+    }
     let service = match find(tables, call, &address, kind) {
         Ok(service) => service,
         Err(answer) => return answer,
@@ -120,7 +124,7 @@ pub fn from_backend(tables: &impl Tables, caller: &impl Caller, call: &Call) -> 
 /// The service that is asked for, or the answer if there is none.
 #[inline(always)]
 fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind) -> Result<Service, Answer> {
-    if kind == AddressKind::Node && address.vip == 0 {
+    if matches!(kind, AddressKind::Node | AddressKind::Loopback) && address.vip == 0 {
         let in_range = |config: NodeConfig| service::is_node_port(&config, call.port);
         if address.node_ports == 0 || !tables.config().is_some_and(in_range) {
             return Err(Answer::Leave);

@@ -146,6 +146,13 @@ impl Addresses {
                 reserved: 0,
             });
         }
+        if objects.serves_loopback(address) {
+            return Some(Address {
+                kind: AddressKind::Loopback.code(),
+                node_ports: 1,
+                ..Address::default()
+            });
+        }
         if kind == Some(AddressKind::Node) && objects.local().is_none() {
             // Nobody has told yet which addresses the interfaces have.
             return present.copied();

@@ -52,6 +52,9 @@ pub struct Options {
     pub seed: u64,
     /// Which of the node's addresses serve node ports.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether IPv4 node ports may be served at 127.0.0.1, if [`Self::node_port_addresses`] has it: kube-proxy's
+    /// `iptables.localhostNodePorts`.
+    pub localhost_node_ports: bool,
     /// Whether `spec.externalIPs` are served: kube-proxy's feature gate `AllowServiceExternalIPs` (KEP-5707).
     pub external_ips: bool,
     /// Whether the source lists no Node but the own one.
@@ -67,6 +70,7 @@ impl Options {
             node_name: node_name.into(),
             seed,
             node_port_addresses: NodePortAddresses::default(),
+            localhost_node_ports: true,
             external_ips: true,
             only_own_node: false,
             limits: Limits::default(),

@@ -21,6 +21,7 @@ use crate::adopt::{self, Distrusted};
 use crate::change::{Adopted, Change, Options, Summary};
 use crate::health_checks::HealthChecks;
 use crate::mirror::Mirror;
+use crate::node_ports::LOOPBACK;
 use crate::object::{Kind, ObjectName, Problem, Reason};
 use crate::objects::{Dirty, Objects};
 use crate::plan::Step;
@@ -70,6 +71,7 @@ impl Model {
                 .keys()
                 .copied()
                 .chain(adopted_frontends)
+                .chain(LOOPBACK)
                 .collect(),
             ..Dirty::default()
         };

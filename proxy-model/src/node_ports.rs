@@ -15,37 +15,60 @@ pub enum NodePortAddresses {
     Primary,
     /// Those in one of these ranges; all of a family that no range is of, as with kube-proxy.
     In(Vec<Prefix>),
+    /// The Node's `InternalIP`s, and those in one of these ranges.
+    PrimaryAnd(Vec<Prefix>),
 }
 
-/// Neither a range nor the word `primary` alone.
+/// The loopback addresses at which node ports can be served.
+pub const LOOPBACK: [Ip; 2] = [
+    Ip::v4([127, 0, 0, 1]),
+    Ip::v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+];
+
+/// Neither a range nor a word that stands for some.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NodePortAddressesError {
     /// Not a range.
-    #[error("{0:?} is not a range such as 192.0.2.0/24, nor the word primary")]
+    #[error("{0:?} is not a range such as 192.0.2.0/24, nor one of the words primary, localhost and all")]
     NotPrefix(String),
-    /// The word beside others.
-    #[error("the word primary must stand alone")]
-    PrimaryAmongOthers,
 }
 
 impl NodePortAddresses {
     /// Reads a list; an empty one is the default.
     pub fn parse<S: AsRef<str>>(list: &[S]) -> Result<Self, NodePortAddressesError> {
-        let texts: Vec<&str> = list.iter().map(AsRef::as_ref).collect();
-        match texts.as_slice() {
-            [] | ["primary"] => Ok(Self::Primary),
-            texts if texts.contains(&"primary") => Err(NodePortAddressesError::PrimaryAmongOthers),
-            texts => {
-                let wrong = |text: &str| NodePortAddressesError::NotPrefix(text.to_owned());
-                let read = |text: &&str| text.parse().map_err(|NotPrefix| wrong(text));
-                texts.iter().map(read).collect::<Result<_, _>>().map(Self::In)
+        let mut ranges = Vec::new();
+        let mut primary = list.is_empty();
+        for text in list.iter().map(AsRef::as_ref) {
+            let words: &[&str] = match text {
+                "primary" => {
+                    primary = true;
+                    continue;
+                }
+                "localhost" => &["127.0.0.0/8", "::1/128"],
+                "all" => &["0.0.0.0/0", "::/0"],
+                range => &[range],
+            };
+            for word in words {
+                let wrong = |NotPrefix| NodePortAddressesError::NotPrefix((*word).to_owned());
+                ranges.push(word.parse::<Prefix>().map_err(wrong)?);
             }
         }
+        Ok(match (primary, ranges.is_empty()) {
+            (true, true) => Self::Primary,
+            (true, false) => Self::PrimaryAnd(ranges),
+            (false, _) => Self::In(ranges),
+        })
     }
 
     /// Whether the ranges have the address; `None` if the Node decides.
     pub fn includes(&self, ip: Ip) -> Option<bool> {
-        let Self::In(prefixes) = self else { return None };
+        let prefixes = match self {
+            Self::Primary => return None,
+            Self::PrimaryAnd(prefixes) => {
+                return prefixes.iter().any(|prefix| prefix.contains(ip)).then_some(true);
+            }
+            Self::In(prefixes) => prefixes,
+        };
         let mut same_family = prefixes
             .iter()
             .filter(|prefix| Family::of(prefix.first) == Family::of(ip))
@@ -57,11 +80,16 @@ impl NodePortAddresses {
 impl NodePortAddresses {
     /// Whether the ranges have every address of a family; `None` if the Node decides.
     pub fn includes_all(&self, family: Family) -> Option<bool> {
-        let Self::In(prefixes) = self else { return None };
-        let mut same_family = prefixes
-            .iter()
-            .filter(|prefix| Family::of(prefix.first) == family)
-            .peekable();
+        let of_family = |prefix: &&Prefix| Family::of(prefix.first) == family;
+        let prefixes = match self {
+            Self::Primary => return None,
+            Self::PrimaryAnd(prefixes) => {
+                let mut same_family = prefixes.iter().filter(of_family);
+                return same_family.any(Prefix::is_everything).then_some(true);
+            }
+            Self::In(prefixes) => prefixes,
+        };
+        let mut same_family = prefixes.iter().filter(of_family).peekable();
         Some(same_family.peek().is_none() || same_family.any(Prefix::is_everything))
     }
 }
@@ -230,6 +258,37 @@ mod tests {
     }
 
     #[test]
+    fn words_stand_for_ranges() {
+        let parse = |words: &[&str]| NodePortAddresses::parse(words).unwrap();
+        let localhost = parse(&["localhost"]);
+        assert_eq!(localhost.includes(ip("127.0.0.1")), Some(true));
+        assert_eq!(localhost.includes(ip("::1")), Some(true));
+        assert_eq!(localhost.includes(ip("192.0.2.1")), Some(false));
+        assert_eq!(parse(&["all"]).includes(ip("::1")), Some(true));
+        let both = parse(&["localhost", "primary"]);
+        assert_eq!(both.includes(ip("127.0.0.1")), Some(true));
+        assert_eq!(both.includes(ip("192.0.2.1")), None, "the Node decides");
+    }
+
+    #[test]
+    fn loopback_addresses_have_rows_where_they_are_wanted() {
+        let options = |list: &[&str], localhost: bool| Options {
+            node_port_addresses: NodePortAddresses::parse(list).unwrap(),
+            localhost_node_ports: localhost,
+            ..Options::new("node-a", 7)
+        };
+        let node = ["192.0.2.1"];
+        assert_eq!(
+            serving(options(&["localhost"], true), &node),
+            ["127.0.0.1", "::1"]
+        );
+        let both = serving(options(&["primary", "localhost"], true), &node);
+        assert_eq!(both, ["127.0.0.1", "192.0.2.1", "::1"]);
+        // The switch is one of iptables, which has it for IPv4 only.
+        assert_eq!(serving(options(&["localhost"], false), &node), ["::1"]);
+    }
+
+    #[test]
     fn the_rows_follow_the_configuration() {
         let options = |list: &[&str]| Options {
             node_port_addresses: NodePortAddresses::parse(list).unwrap(),
@@ -237,9 +296,9 @@ mod tests {
         };
         assert_eq!(serving(options(&[]), &["192.0.2.1"]), ["192.0.2.1"]);
         let elsewhere = serving(options(&["198.51.100.0/24"]), &["192.0.2.1"]);
-        assert_eq!(elsewhere, ["198.51.100.1", "fd00::1"]);
+        assert_eq!(elsewhere, ["198.51.100.1", "::1", "fd00::1"]);
         let all = serving(options(&["0.0.0.0/0", "::/0"]), &["192.0.2.1"]);
-        assert_eq!(all, ["192.0.2.1", "198.51.100.1", "fd00::1"]);
+        assert_eq!(all, ["127.0.0.1", "192.0.2.1", "198.51.100.1", "::1", "fd00::1"]);
     }
 
     #[test]
@@ -265,8 +324,12 @@ mod tests {
         ] {
             assert_eq!(ranges.includes_all(family), Some(expected), "{ranges:?} {family}");
         }
-        let among = NodePortAddresses::parse(&["primary", "::/0"]);
-        assert_eq!(among, Err(NodePortAddressesError::PrimaryAmongOthers));
+        let also = NodePortAddresses::parse(&["primary", "::/0"]).unwrap();
+        assert_eq!(also.includes_all(Family::V4), None);
+        assert_eq!(also.includes_all(Family::V6), Some(true));
+        let among = NodePortAddresses::parse(&["primary", "::/0"]).unwrap();
+        assert_eq!(among.includes(ip("fd00::1")), Some(true));
+        assert_eq!(among.includes(ip("192.0.2.1")), None, "the Node decides");
         let wrong = NodePortAddresses::parse(&["::/0", "eth0"]).unwrap_err();
         assert!(
             wrong.to_string().starts_with("\"eth0\" is not a range"),

@@ -11,7 +11,7 @@ use crate::change::Options;
 use crate::claims::Claims;
 use crate::frontend::{Frontend, wishes};
 use crate::node::{self, Node};
-use crate::node_ports::NodePortAddresses;
+use crate::node_ports::{LOOPBACK, NodePortAddresses};
 use crate::object::{Kind, Object, ObjectName, Problem};
 use crate::service::{Service, is_not_ours};
 use crate::service_cidrs::{Elsewhere, Ranges};
@@ -59,6 +59,7 @@ pub struct Objects {
     node_port_addresses: NodePortAddresses,
     external_ips: bool,
     only_own_node: bool,
+    localhost_node_ports: bool,
 }
 
 impl Objects {
@@ -80,6 +81,7 @@ impl Objects {
             node_port_addresses: options.node_port_addresses.clone(),
             external_ips: options.external_ips,
             only_own_node: options.only_own_node,
+            localhost_node_ports: options.localhost_node_ports,
         }
     }
 
@@ -153,6 +155,12 @@ impl Objects {
     /// Whether an address is the ClusterIP of another proxy's Service.
     pub fn is_elsewhere(&self, address: Ip) -> bool {
         self.elsewhere.has(address)
+    }
+
+    /// Whether node ports are served at a loopback address of the host.
+    pub fn serves_loopback(&self, address: Ip) -> bool {
+        let wanted = self.localhost_node_ports || !address.is_v4();
+        LOOPBACK.contains(&address) && wanted && self.node_port_addresses.includes(address) == Some(true)
     }
 
     /// Whether complete lists of all kinds that are needed have been seen.
@@ -362,7 +370,8 @@ impl Objects {
         problems.extend(self.absence().map(|what| Problem::new(Kind::Node, &name, what)));
         let local = self.local.iter().flatten();
         let elsewhere = self.local.as_ref().is_some_and(|local| !local.is_empty())
-            && local.copied().all(|address| !self.serves_node_ports(address));
+            && local.copied().all(|address| !self.serves_node_ports(address))
+            && !LOOPBACK.into_iter().any(|address| self.serves_loopback(address));
         if elsewhere {
             let what = if self.node_port_addresses == NodePortAddresses::Primary {
                 "none of its InternalIPs is on an interface here: node ports are not served; correct the Node or \

@@ -142,10 +142,10 @@ pub(super) const FIELDS: &[Field] = &[
         "as `--healthz-bind-address`; empty means the default",
     ),
     used("hostnameOverride", Form::Text, "as `--node-name`"),
-    unused(
+    used(
         "iptables.localhostNodePorts",
         Form::Bool,
-        "node ports are not served on 127.0.0.1 yet",
+        "`false` as `--iptables-localhost-nodeports=false`",
     ),
     unused("iptables.masqueradeAll", Form::Bool, LOCAL),
     unused("iptables.masqueradeBit", Form::Number, MASQUERADE),

@@ -32,6 +32,8 @@ pub struct KubeProxyConfiguration {
     pub metrics_bind_address: Option<BindAddress>,
     /// `nodePortAddresses`
     pub node_port_addresses: Option<NodePortAddresses>,
+    /// `iptables.localhostNodePorts`
+    pub localhost_node_ports: Option<bool>,
     /// `featureGates.AllowServiceExternalIPs`
     pub external_ips: Option<bool>,
     /// Fields that are set and have no meaning here.
@@ -138,6 +140,9 @@ impl KubeProxyConfiguration {
         found.healthz_bind_address = address(&root, "healthzBindAddress", healthz)?;
         found.metrics_bind_address = address(&root, "metricsBindAddress", metrics)?;
         found.node_port_addresses = node_port_addresses(&root)?;
+        found.localhost_node_ports = root
+            .pointer("/iptables/localhostNodePorts")
+            .and_then(Value::as_bool);
         found.external_ips = gates::in_file(&root, gates::EXTERNAL_IPS);
         Ok(found)
     }

@@ -20,6 +20,8 @@ pub struct Settings {
     pub kubeconfig: Option<KubeconfigFile>,
     /// Which of the node's addresses serve node ports.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether node ports may be served at 127.0.0.1.
+    pub localhost_node_ports: bool,
     /// Whether `externalIPs` are served.
     pub external_ips: bool,
     /// Where questions are answered.
@@ -67,6 +69,10 @@ impl AgentFlags {
                 .ok_or(SettingsError::NodeName)?,
             kubeconfig: self.kubeconfig_file(file.kubeconfig),
             node_port_addresses: from_flags.or(file.node_port_addresses).unwrap_or_default(),
+            localhost_node_ports: self
+                .iptables_localhost_nodeports
+                .or(file.localhost_node_ports)
+                .unwrap_or(true),
             external_ips: Gate::last(&self.feature_gates, gates::EXTERNAL_IPS)
                 .or(file.external_ips)
                 .unwrap_or(true),

@@ -1,14 +1,15 @@
 //! Node ports, from everywhere, and what each side gets to see.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use weir_lab::Weir;
 use weir_lab::peer::connect::ConnectOptions;
 use weir_lab::peer::serve::ServeOptions;
 use weir_node::probe::Probe;
 use weir_node::services::{REMOTE, SOLO, WEB, family};
-use weir_node::{By, World, can_run, figures};
+use weir_node::{By, World, WorldOptions, can_run, figures};
 
 #[test]
 fn from_outside_to_a_backend_here_and_elsewhere() -> Result<()> {
@@ -182,5 +183,67 @@ fn a_port_that_is_no_node_port_is_left_alone() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn host_processes_reach_node_ports_at_localhost() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let options = WorldOptions {
+        no_agents: true,
+        ..WorldOptions::default()
+    };
+    let world = World::with("nplocal", options)?;
+    let words = ["--nodeport-addresses", "primary,localhost"];
+    let _agents = [
+        Weir::start(&world.n1, world.manifests.dir(), &words)?,
+        Weir::start(&world.n2, world.manifests.dir(), &[])?,
+    ];
+    let localhost: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for address in localhost {
+        for (port, udp) in [(WEB.node_tcp(), false), (WEB.node_udp(), true)] {
+            let options = ConnectOptions {
+                udp,
+                timeout: Duration::from_secs(1),
+                ..ConnectOptions::new(SocketAddr::new(address, port), 60, 5)
+            };
+            let report = By::Socket.connect(&world.n1, &options)?;
+            figures(&format!("host process to {}, UDP {udp}", options.target), &report);
+            ensure!(report.is_clean() && report.backends.len() == 3, "{report:?}");
+            // A connected socket is told the name that it asked for.
+            let probe = Probe::PeerName {
+                target: options.target,
+                udp,
+            };
+            let finding = By::Socket.probe(&world.n1, &probe)?;
+            ensure!(finding.peer == Some(options.target), "{finding:?}");
+            // A pod's loopback address is its own, and the other node was not told to.
+            for host in [world.client.host(), world.n2.host()] {
+                let few = ConnectOptions {
+                    count: 4,
+                    connected: udp,
+                    timeout: Duration::from_millis(300),
+                    ..options.clone()
+                };
+                let report = By::Socket.connect(host, &few)?;
+                ensure!(report.ok == 0 && report.errors.refused == 4, "{report:?}");
+            }
+        }
+        // What is no node port is the host's own.
+        let server = world.n1.serve_with(&ServeOptions {
+            name: "n1".to_owned(),
+            tcp: vec![WEB.node_tcp() + 7],
+            udp: Vec::new(),
+            bind: Some(address),
+        })?;
+        let own = SocketAddr::new(address, WEB.node_tcp() + 7);
+        let report = By::Socket.connect(&world.n1, &ConnectOptions::new(own, 20, 5))?;
+        ensure!(report.is_clean() && report.backend("n1") == 20, "{report:?}");
+        drop(server);
+    }
+    let route_localnet = world.n1.sh("cat /proc/sys/net/ipv4/conf/*/route_localnet")?;
+    ensure!(!route_localnet.contains('1'), "{route_localnet}");
     Ok(())
 }

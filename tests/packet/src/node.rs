@@ -221,6 +221,24 @@ pub fn rows(snat_ports: u16) -> Rows {
         address(Host::PodGate, AddressKind::Node, 1);
         address(Host::TunnelGate, AddressKind::Node, 1);
         address(Host::OverlayGate, AddressKind::Node, 0);
+        rows.addresses.push((
+            loopback(v6),
+            Address {
+                kind: AddressKind::Loopback.code(),
+                node_ports: 1,
+                ..Address::default()
+            },
+        ));
+        let mut address = |host: Host, kind: AddressKind, node_ports: u8| {
+            rows.addresses.push((
+                host.ip(v6),
+                Address {
+                    kind: kind.code(),
+                    node_ports,
+                    ..Address::default()
+                },
+            ));
+        };
         address(Host::Vip(RETIRED), AddressKind::Retired, 0);
         for spec in &SPECS {
             address(Host::Vip(spec.vip), AddressKind::ClusterIp, 0);
@@ -243,6 +261,15 @@ pub fn rows(snat_ports: u16) -> Rows {
         }
     }
     rows
+}
+
+/// The host's loopback address.
+pub const fn loopback(v6: bool) -> Ip {
+    if v6 {
+        Ip::v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+    } else {
+        Ip::v4([127, 0, 0, 1])
+    }
 }
 
 /// 10.96.0.0/16, and the same of IPv6.

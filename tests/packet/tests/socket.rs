@@ -333,3 +333,16 @@ fn other_ports_of_a_load_balancer_are_left_to_the_host_unless_they_are_to_be_rej
     assert_eq!(connect(&memory, POD, TCP, balancer), refused);
     assert_eq!(connect(&memory, POD, TCP, node), Answer::Leave, "the node's own");
 }
+
+#[test]
+fn node_ports_at_localhost_are_for_host_processes() {
+    let memory = memory();
+    let localhost = |port| (node::loopback(false), port);
+    let backend = (Host::Remote(6).ip(false), 8443);
+    assert_eq!(connect(&memory, HOST, TCP, localhost(30443)), used(backend));
+    assert_eq!(connect(&memory, POD, TCP, localhost(30443)), Answer::Leave);
+    // Within the node ports, and no node port; and any other port.
+    for port in [30442, 22] {
+        assert_eq!(connect(&memory, HOST, TCP, localhost(port)), Answer::Leave);
+    }
+}

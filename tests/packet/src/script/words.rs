@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use proxy_common::Ip;
 
 use crate::craft::{ACK, Body, Checksum, Craft, FIN, PSH, RST, SYN, error_about};
-use crate::node::{Host, Port};
+use crate::node::{Host, Port, loopback};
 
 /// A packet as a script describes it.
 #[derive(Clone, Debug)]
@@ -63,6 +63,9 @@ pub(super) fn address(word: &str, v6: bool) -> Result<Ip> {
     let digits = word
         .find(|letter: char| letter.is_ascii_digit())
         .unwrap_or(word.len());
+    if word == "localhost" {
+        return Ok(loopback(v6));
+    }
     let (name, number) = word.split_at(digits);
     let number = number.parse::<u8>();
     Ok(match (name, number) {
