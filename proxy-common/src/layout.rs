@@ -56,9 +56,7 @@ macro_rules! rows {
 }
 
 use crate::{
-    Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
-    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey,
-    ServiceName, Socket, SocketKey, SourceKey, SourceRange,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 rows! {
@@ -68,12 +66,15 @@ rows! {
     ServiceCidrs = 256,
     InterfaceUse = 4,
     ServiceKey = 20,
-    Service = 28,
+    Service = 32,
     Clock = 16,
     Cursor = 64,
     ServiceName = 200,
     Backend = 32,
     BackendState = 16,
+    AffinityKey = 24,
+    Affinity = 12,
+    AffinityBackend = 36,
     FlowKey = 40,
     Flow = 96,
     FragmentKey = 40,

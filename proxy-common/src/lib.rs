@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod address;
+pub mod affinity;
 pub mod backend;
 pub mod config;
 pub mod event;
@@ -20,6 +21,7 @@ pub mod socket;
 pub mod source_range;
 
 pub use address::{Address, AddressKind, FilterBit, FilterWord};
+pub use affinity::{Affinity, AffinityBackend, AffinityKey, BackendSet};
 pub use backend::{Backend, BackendRange, BackendState};
 pub use config::{Clock, Meta, MonitorLease, NodeConfig};
 pub use event::{Event, EventKind, Reason};
@@ -53,6 +55,10 @@ pub mod maps {
     pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
     /// Service id → namespace, name and port name.
     pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
+    /// Client × service port → the backend that it sticks to.
+    pub const AFFINITY: &str = "AFFINITY";
+    /// Backend id → the backend, if clients may stick to it.
+    pub const AFFINITY_BACKENDS: &str = "AFFINITY_BACKENDS";
     /// Five-tuple × hook → translation of one connection.
     pub const FLOWS: &str = "FLOWS";
     /// Interface → whether flows of the packet path came by it.
@@ -91,6 +97,8 @@ pub mod maps {
         CURSORS,
         SOURCE_RANGES,
         SERVICE_NAMES,
+        AFFINITY,
+        AFFINITY_BACKENDS,
         FLOWS,
         INTERFACE_FLOWS,
         FRAGMENTS,
@@ -125,6 +133,8 @@ pub mod limits {
     pub const CURSORS: usize = SERVICE_IDS * 2;
     /// Ranges of sources that are let in, of all service ports together.
     pub const SOURCE_RANGES: usize = 1 << 16;
+    /// Clients that stick to a backend: one row for each service port that they use.
+    pub const AFFINITY: usize = 1 << 17;
     /// Flow rows: two for a connection, one for each direction.
     pub const FLOWS: usize = 1 << 17;
     /// Fragmented datagrams in flight.

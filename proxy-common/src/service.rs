@@ -66,6 +66,8 @@ pub struct Service {
     pub cluster: BackendRange,
     /// Usable backends on this node.
     pub local: BackendRange,
+    /// Seconds for which a client sticks to its backend after its last new connection; 0 if it does not.
+    pub affinity_timeout: u32,
     /// An [`Algorithm`].
     pub algorithm: u8,
     /// A [`FrontendKind`].

@@ -8,7 +8,7 @@
 
 use core::hint::black_box;
 
-use proxy_common::{Address, AddressKind, Backend, Direction, Nat, NodeConfig, Reason, Service};
+use proxy_common::{Address, AddressKind, Direction, Nat, NodeConfig, Reason};
 
 use crate::parse::{ACK, RST, SYN, TCP, UDP};
 use crate::scratch::{Place, Scratch};
@@ -27,14 +27,14 @@ pub(crate) struct Situation {
 /// Makes the flow of a packet that has none, and leaves it in [`Scratch::flow`]; says whether it is a new one.
 #[inline(always)]
 pub(crate) fn flow(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason, Reason> {
-    let (service, backend) = choose(tables, at, s)?;
+    choose(tables, at, s)?;
     // However the backend was found, from here on it is one case for the verifier.
-    begin(tables, at, (&service, &backend), black_box(s))
+    begin(tables, at, black_box(s))
 }
 
-/// Finds the service and picks a backend.
+/// Finds the service and picks a backend, into [`Scratch::pick`].
 #[inline(always)]
-fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Service, Backend), Reason> {
+fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), Reason> {
     if at.kind.is_cluster_ip() && at.place.uplink {
         return Err(Reason::DropExternalToClusterIp);
     }
@@ -60,18 +60,21 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(Serv
     if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
         return Err(Reason::RejectUnknownFlow);
     }
-    let backend = select::backend(tables, &service, at.place.uplink)?;
-    Ok((service, backend))
+    s.flow.service = service.id;
+    s.pick.client.client = s.key.source;
+    s.pick.now = at.now;
+    select::offer(&service, at.place.uplink, &mut s.pick)?;
+    if tables.pick(&mut s.pick) {
+        Ok(())
+    } else {
+        Err(Reason::DropBackendMissing)
+    }
 }
 
 /// Makes the flow's two rows: first the one for answers, which reserves the tuple, then the one for the client.
 #[inline(always)]
-fn begin(
-    tables: &impl Tables,
-    at: &Situation,
-    (service, backend): (&Service, &Backend),
-    s: &mut Scratch,
-) -> Result<Reason, Reason> {
+fn begin(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason, Reason> {
+    let backend = &s.pick.backend;
     s.flow.client = s.key.source;
     s.flow.client_port = s.key.source_port;
     s.flow.frontend = s.key.destination;
@@ -80,7 +83,6 @@ fn begin(
     s.flow.source_port = s.key.source_port;
     s.flow.backend = backend.address;
     s.flow.backend_port = backend.port;
-    s.flow.service = service.id;
     s.flow.backend_id = backend.id;
     s.flow.backend_generation = backend.generation;
     s.flow.interface = at.place.interface;
@@ -88,8 +90,8 @@ fn begin(
     s.flow.state = 0;
     s.flow.protocol = s.key.protocol;
     s.flow.nat = Nat::Destination.code();
-    let hairpin = backend.address == s.key.source;
-    if hairpin || (at.place.uplink && backend.local == 0 && !is_this_node(tables, s)) {
+    let hairpin = s.flow.backend == s.key.source;
+    if hairpin || (at.place.uplink && s.pick.backend.local == 0 && !is_this_node(tables, s)) {
         // To be sent past the stack, and cannot be: no row and no port for it. Only its turn is spent, as nobody knows
         // before whether the backend is elsewhere.
         if s.packet.hop_limit <= 1 {
@@ -104,7 +106,7 @@ fn begin(
     s.flow.direction = Direction::ToService.code();
     match tables.insert_flow(&s.key, &s.flow) {
         Inserted::Yes => {
-            tables.count_chosen(backend.id);
+            tables.count_chosen(s.flow.backend_id);
             Ok(Reason::NewFlow)
         }
         Inserted::Exists if tables.flow(&s.key, &mut s.found) => {

@@ -10,6 +10,7 @@
 //!                                             ▼                          ▲
 //!                         begin.rs: service ─▶ select ─▶ source port ────┘
 //!                                  service.rs  select.rs   snat.rs
+//!                                           affinity.rs
 //!                                        └─▶ nobody there: reply.rs (RST, ICMP)
 //!
 //! connect(), sendmsg() ─▶ socket.rs ─▶ service ─▶ select ─▶ another address
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod affinity;
 mod begin;
 pub mod checksum;
 pub mod flow;

@@ -8,6 +8,7 @@ use proxy_common::{Flow, FlowKey, FragmentKey, Ip, ServiceKey};
 use crate::parse::Parsed;
 use crate::reply::Reply;
 use crate::rewrite::Edits;
+use crate::select::Pick;
 use crate::tables::Route;
 
 /// Where a packet is met: what is known before its first byte is read.
@@ -41,6 +42,8 @@ pub struct Scratch {
     pub found: Flow,
     /// The frontend that is asked for.
     pub service_key: ServiceKey,
+    /// How the backend of a new flow is picked.
+    pub pick: Pick,
     /// The datagram that a fragment belongs to.
     pub fragment_key: FragmentKey,
     /// Source address on the outermost header.

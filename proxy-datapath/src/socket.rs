@@ -4,7 +4,9 @@
 //! Connected UDP of pods is left to the packet path: a socket keeps the address that it was given until it is
 //! closed, but the packet path can turn to another backend the moment one dies.
 //!
-//! A pod is left to it also where only some sources are let in (`loadBalancerSourceRanges`).
+//! A pod is left to it also where only some sources are let in (`loadBalancerSourceRanges`), and where a service port has
+//! session affinity: `connect` comes before the socket has an address, which is what the client is known by, and its packets
+//! carry it. All processes of the node are one client.
 //!
 //! Answers come by a backend's address, so one backend can stand for one frontend of a socket only. A UDP socket that
 //! talks to several frontends gets another backend where there is one. Where there is none, a pod's datagrams to the
@@ -18,6 +20,7 @@ use proxy_common::{
 };
 
 use crate::parse::{TCP, UDP};
+use crate::select::Pick;
 use crate::tables::Tables;
 use crate::{select, service};
 
@@ -245,26 +248,48 @@ fn again(tables: &impl Tables, asked: &Asked<'_>) -> Option<Answer> {
 /// Takes a turn, and another one as long as the answers of the backend are named as another frontend.
 #[inline(always)]
 fn choose(tables: &impl Tables, caller: &impl Caller, asked: &Asked<'_>) -> Answer {
-    // A connected socket hears of one backend only.
-    let several = asked.call.protocol == UDP && !asked.call.connect;
-    let mut backend = Backend::default();
+    let sticks = asked.service.affinity_timeout != 0;
+    if sticks && !caller.is_host() {
+        return leave(tables, caller, asked);
+    }
+    // A connected socket hears of one backend only, and there is no other for a client that sticks to one.
+    let several = asked.call.protocol == UDP && !asked.call.connect && !sticks;
+    // All processes of the node are one client. A pod is not asked about here, see above.
+    let mut pick = Pick::of_node();
+    if sticks {
+        pick.now = tables.now();
+    }
+    match select::offer(asked.service, false, &mut pick) {
+        Ok(()) => {}
+        Err(reason @ Reason::RejectNoEndpoints) => return Answer::Refuse(reason),
+        Err(reason) => return Answer::Block(reason),
+    }
     for _ in 0..TRIES {
-        backend = match select::backend(tables, asked.service, false) {
-            Ok(backend) => backend,
-            Err(reason @ Reason::RejectNoEndpoints) => return Answer::Refuse(reason),
-            Err(reason) => return Answer::Block(reason),
-        };
-        let answers = asked.answers(&backend.address, backend.port);
+        if !tables.pick(&mut pick) {
+            return Answer::Block(Reason::DropBackendMissing);
+        }
+        let answers = asked.answers(&pick.backend.address, pick.backend.port);
         if !several || tables.socket(&answers).is_none_or(|row| asked.is_named(&row)) {
-            return give(tables, asked, &backend);
+            return give(tables, asked, &pick.backend);
         }
     }
+    let backend = &pick.backend;
     if caller.is_host() {
-        return give(tables, asked, &backend);
+        return give(tables, asked, backend);
     }
     tables.share(caller.source_port());
     let left = asked.row((backend.id, backend.generation), (Ip::UNSPECIFIED, 0));
     tables.put_socket(&asked.key(), &left);
+    Answer::Leave
+}
+
+/// Leaves a pod to the packet path, which knows its address. Its datagrams may meet there a backend that the same socket
+/// talks to past that path, so the port is marked: see [`Tables::is_shared`].
+#[inline(always)]
+fn leave(tables: &impl Tables, caller: &impl Caller, asked: &Asked<'_>) -> Answer {
+    if asked.call.protocol == UDP {
+        tables.share(caller.source_port());
+    }
     Answer::Leave
 }
 

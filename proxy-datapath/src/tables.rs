@@ -1,11 +1,11 @@
 //! The only look-ups of the datapath: maps, the routing table, the clock.
 
 use proxy_common::{
-    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 use crate::flow::Change;
+use crate::select::{self, Pick};
 
 /// The rows of the maps, and what the kernel knows. In the kernel these are helper calls; in tests, a few hash maps.
 pub trait Tables {
@@ -26,14 +26,30 @@ pub trait Tables {
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// The longest range of a service port that a source is in.
     fn source_range(&self, source: &SourceKey) -> Option<SourceRange>;
-    /// The backend in a slot.
-    fn backend(&self, slot: u32) -> Option<Backend>;
+    /// Copies the backend in a slot to `backend`; false if there is no such slot.
+    fn backend(&self, slot: u32, backend: &mut Backend) -> bool;
     /// How a backend fares.
     fn backend_state(&self, id: u32) -> Option<BackendState>;
     /// Counts a new flow to a backend.
     fn count_chosen(&self, id: u32);
+    /// [`select::pick`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn pick(&self, pick: &mut Pick) -> bool
+    where
+        Self: Sized,
+    {
+        select::pick(self, pick)
+    }
     /// Takes the next turn of a cursor: the number of turns taken before.
     fn advance(&self, cursor: u32) -> Option<u64>;
+
+    /// Copies a client's row to `row`; false if it sticks to nobody.
+    fn affinity(&self, key: &AffinityKey, row: &mut Affinity) -> bool;
+    /// Has a client stick to a backend, if what was `seen` of its row, or that there was none, is still so. If not, false,
+    /// and `row` is what another CPU wrote meanwhile.
+    fn stick(&self, key: &AffinityKey, seen: Option<&Affinity>, row: &mut Affinity) -> bool;
+    /// Copies a backend that clients may stick to to `backend`; false if it is not in this [`proxy_common::BackendSet`].
+    fn affinity_backend(&self, id: u32, set: u32, backend: &mut Backend) -> bool;
 
     /// Copies a flow's row to `flow`; false if there is none.
     fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool;

@@ -19,6 +19,7 @@
     reason = "the macros of the hooks hand the context over by value"
 )]
 
+mod affinity;
 mod apply;
 mod count;
 mod glue;

@@ -5,9 +5,7 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    Address, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey,
-    InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason, Service, ServiceCidrs, ServiceKey,
-    ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Scratch;
 
@@ -100,6 +98,29 @@ pub(crate) static SERVICE_NAMES: HashMap<
     u32,
     ServiceName,
     { limits::SERVICE_IDS },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// Client × service port to the backend that it sticks to (`sessionAffinity: ClientIP`).
+///
+/// Writer:    programs. Reader: programs, `weir affinity`.
+/// Lifecycle: born with a client's first connection, renewed by its next ones, of no use after the Service's time-out.
+/// Full:      LRU evicts; the evicted client is spread again with its next connection.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity, { limits::AFFINITY }> = LruHashMap::new();
+
+/// Backend id to the backend, if it is usable and its service port has affinity: where a client that sticks to it is sent.
+///
+/// Writer:    agent. Reader: programs, `weir affinity`.
+/// Lifecycle: born before the service row that offers the backend, dies after the last row that does.
+/// Full:      cannot be before `BACKEND_STATE` is: a row for a backend id at most.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static AFFINITY_BACKENDS: HashMap<
+    u32,
+    AffinityBackend,
+    { limits::BACKEND_STATE },
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
 

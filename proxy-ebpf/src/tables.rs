@@ -11,14 +11,13 @@ use aya_ebpf::bindings::{
 use aya_ebpf::btf_maps::{Array, lpm_trie};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
-    Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
-    NodeConfig, PortBit, PortWord, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey,
-    SourceRange, limits,
+    Address, Affinity, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip, NodeConfig, PortBit, PortWord, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::flow::Change;
+use proxy_datapath::select::Pick;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
 
-use crate::maps;
+use crate::{affinity, maps};
 
 /// The maps, as one run of a program sees them.
 pub(crate) struct Kernel {
@@ -76,7 +75,7 @@ pub(crate) fn has_flows(interface: u32) -> bool {
 const STATE_WORD: usize = offset_of!(Flow, state);
 const _: () = assert!(STATE_WORD % 4 == 0 && STATE_WORD + 4 == size_of::<Flow>());
 
-const EEXIST: i32 = -17;
+pub(crate) const EEXIST: i32 = -17;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// `BPF_FIB_LKUP_RET_*` of `bpf_fib_lookup`.
@@ -157,8 +156,13 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn backend(&self, slot: u32) -> Option<Backend> {
-        maps::BACKENDS.get(slot).copied()
+    fn backend(&self, slot: u32, backend: &mut Backend) -> bool {
+        let Some(row) = maps::BACKENDS.get_ptr(slot) else {
+            return false;
+        };
+        // SAFETY: copied at once; a slot is written anew a grace period after the last service row referred to it.
+        unsafe { ptr::copy_nonoverlapping(row, backend, 1) };
+        true
     }
 
     #[inline(always)]
@@ -175,12 +179,32 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn pick(&self, pick: &mut Pick) -> bool {
+        affinity::pick(pick)
+    }
+
+    #[inline(always)]
     fn advance(&self, cursor: u32) -> Option<u64> {
         let cursor = maps::CURSORS.get_ptr_mut(cursor)?;
         // Not `Relaxed`: for that the compiler emits an add that fetches nothing, and hands out its operand instead of
         // the old value, so that every turn would be 1.
         // SAFETY: as in `count_chosen`.
         Some(unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*cursor).next, 1) })
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey, row: &mut Affinity) -> bool {
+        affinity::read(key, row)
+    }
+
+    #[inline(always)]
+    fn stick(&self, key: &AffinityKey, seen: Option<&Affinity>, row: &mut Affinity) -> bool {
+        affinity::stick(key, seen, row)
+    }
+
+    #[inline(always)]
+    fn affinity_backend(&self, id: u32, set: u32, backend: &mut Backend) -> bool {
+        affinity::backend(id, set, backend)
     }
 
     #[inline(always)]

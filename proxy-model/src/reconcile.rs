@@ -295,6 +295,7 @@ impl Reconcile<'_> {
                 generation: state.generation,
                 cluster,
                 local,
+                affinity_timeout: 0,
                 algorithm: Algorithm::RoundRobin.code(),
                 kind: frontend.kind.code(),
                 policy: frontend.policy.code(),

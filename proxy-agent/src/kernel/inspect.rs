@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use proxy_common::{
-    Address, Backend, BackendRange, BackendState, Cursor, Flow, FlowKey, Ip, Meta, MonitorLease, NodeConfig,
-    Reason, Service, ServiceKey, ServiceName, limits, maps as names,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendRange, BackendState, Cursor, Flow,
+    FlowKey, Ip, Meta, MonitorLease, NodeConfig, Reason, Service, ServiceKey, ServiceName, limits,
+    maps as names,
 };
 
 use super::clock;
@@ -62,6 +63,16 @@ impl Maps {
     /// The cursor of a service id: class 0 is the cluster range, 1 the local range.
     pub fn cursor(&self, service: u32, class: u32) -> Result<Cursor, MapError> {
         self.cursors.get(service.saturating_mul(2).saturating_add(class))
+    }
+
+    /// Whom clients stick to.
+    pub fn affinity(&self) -> Result<Vec<(AffinityKey, Affinity)>, MapError> {
+        self.affinity.all()
+    }
+
+    /// A backend that clients may stick to.
+    pub fn affinity_backend(&self, id: u32) -> Result<Option<AffinityBackend>, MapError> {
+        self.affinity_backends.get(&id)
     }
 
     /// What people call a service id.
@@ -161,6 +172,7 @@ impl Maps {
             fill(names::BACKENDS, slots, limits::BACKENDS),
             fill(names::BACKEND_STATE, serving, limits::BACKEND_STATE),
             fill(names::SERVICE_NAMES, self.names.all()?.len(), limits::SERVICE_IDS),
+            fill(names::AFFINITY, self.affinity.all()?.len(), limits::AFFINITY),
             fill(names::FLOWS, self.flows.all()?.len(), limits::FLOWS),
             fill(names::FRAGMENTS, self.fragments.all()?.len(), limits::FRAGMENTS),
             fill(names::SOCKETS, self.sockets()?, limits::SOCKETS),

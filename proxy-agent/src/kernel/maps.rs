@@ -8,9 +8,7 @@ use aya::Pod;
 use aya::maps::{Map, MapData, MapInfo, MapType, PerCpuArray};
 use proxy_common::maps as names;
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, ServiceName, Socket,
-    SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 
 use super::bpffs::{BpffsError, Lock};
@@ -94,7 +92,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 20] = [
+pub(super) const SHAPES: [Shape; 22] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
     shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
     shape::<u32, ServiceCidrs>(names::SERVICE_CIDRS, MapType::Array, 1),
@@ -105,6 +103,8 @@ pub(super) const SHAPES: [Shape; 20] = [
     // The length of the prefix stands before the key.
     shape::<(u32, SourceKey), SourceRange>(names::SOURCE_RANGES, MapType::LpmTrie, limits::SOURCE_RANGES),
     shape::<u32, ServiceName>(names::SERVICE_NAMES, MapType::Hash, limits::SERVICE_IDS),
+    shape::<AffinityKey, Affinity>(names::AFFINITY, MapType::LruHash, limits::AFFINITY),
+    shape::<u32, AffinityBackend>(names::AFFINITY_BACKENDS, MapType::Hash, limits::BACKEND_STATE),
     shape::<FlowKey, Flow>(names::FLOWS, MapType::LruHash, limits::FLOWS),
     shape::<u32, InterfaceUse>(names::INTERFACE_FLOWS, MapType::Array, limits::INTERFACES),
     shape::<FragmentKey, Fragment>(names::FRAGMENTS, MapType::LruHash, limits::FRAGMENTS),
@@ -164,6 +164,8 @@ pub struct Maps {
     pub(super) cursors: Slots<Cursor>,
     pub(super) sources: Sources,
     pub(super) names: Rows<u32, ServiceName>,
+    pub(super) affinity: Rows<AffinityKey, Affinity>,
+    pub(super) affinity_backends: Rows<u32, AffinityBackend>,
     pub(super) flows: Rows<FlowKey, Flow>,
     pub(super) interface_flows: Slots<InterfaceUse>,
     pub(super) fragments: Rows<FragmentKey, Fragment>,
@@ -188,6 +190,8 @@ impl Maps {
             cursors: slots(pins, names::CURSORS)?,
             sources: Sources::new(convert(pins, names::SOURCE_RANGES)?),
             names: rows(pins, names::SERVICE_NAMES)?,
+            affinity: rows(pins, names::AFFINITY)?,
+            affinity_backends: rows(pins, names::AFFINITY_BACKENDS)?,
             flows: rows(pins, names::FLOWS)?,
             interface_flows: slots(pins, names::INTERFACE_FLOWS)?,
             fragments: rows(pins, names::FRAGMENTS)?,

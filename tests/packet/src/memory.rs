@@ -4,8 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
-    Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;
@@ -34,6 +33,10 @@ pub struct Memory {
     pub backends: HashMap<u32, Backend>,
     /// `BACKEND_STATE`.
     pub states: RefCell<HashMap<u32, BackendState>>,
+    /// `AFFINITY`.
+    pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
+    /// `AFFINITY_BACKENDS`.
+    pub affinity_backends: HashMap<u32, AffinityBackend>,
     /// `CURSORS`, the turns only.
     pub cursors: RefCell<HashMap<u32, u64>>,
     /// `FLOWS`.
@@ -65,6 +68,8 @@ pub struct Touched {
     pub lost: Vec<Flow>,
     /// Keys of `FRAGMENTS`.
     pub fragments: Vec<FragmentKey>,
+    /// Keys of `AFFINITY`, with the rows as they were when they were looked at.
+    pub affinity: Vec<(AffinityKey, Option<Affinity>)>,
     /// Keys of `CURSORS`, one entry a turn.
     pub cursors: Vec<u32>,
     /// Keys of `BACKEND_STATE` that were counted up, one entry each time.
@@ -128,8 +133,9 @@ impl Tables for Memory {
         longest.map(|(.., row)| *row)
     }
 
-    fn backend(&self, slot: u32) -> Option<Backend> {
-        within(slot, limits::BACKENDS).then(|| self.backends.get(&slot).copied().unwrap_or_default())
+    fn backend(&self, slot: u32, backend: &mut Backend) -> bool {
+        *backend = self.backends.get(&slot).copied().unwrap_or_default();
+        within(slot, limits::BACKENDS)
     }
 
     fn backend_state(&self, id: u32) -> Option<BackendState> {
@@ -153,6 +159,31 @@ impl Tables for Memory {
         let turn = *next;
         *next = next.wrapping_add(1);
         Some(turn)
+    }
+
+    fn affinity(&self, key: &AffinityKey, row: &mut Affinity) -> bool {
+        let there = self.affinity.borrow().get(key).copied();
+        self.touched.borrow_mut().affinity.push((*key, there));
+        *row = there.unwrap_or(*row);
+        there.is_some()
+    }
+
+    fn stick(&self, key: &AffinityKey, seen: Option<&Affinity>, row: &mut Affinity) -> bool {
+        let word = |row: &Affinity| (row.backend_id, row.last_seen);
+        let mut rows = self.affinity.borrow_mut();
+        let theirs = rows.get(key).filter(|there| seen.map(word) != Some(word(there)));
+        if let Some(there) = theirs {
+            *row = *there;
+            return false;
+        }
+        rows.insert(*key, *row);
+        true
+    }
+
+    fn affinity_backend(&self, id: u32, set: u32, backend: &mut Backend) -> bool {
+        let row = self.affinity_backends.get(&id).copied().unwrap_or_default();
+        *backend = row.backend;
+        (if set == 0 { row.in_cluster } else { row.in_local }) != 0
     }
 
     fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
@@ -280,8 +311,8 @@ impl Tables for Frozen<'_> {
         self.0.source_range(source)
     }
 
-    fn backend(&self, slot: u32) -> Option<Backend> {
-        self.0.backend(slot)
+    fn backend(&self, slot: u32, backend: &mut Backend) -> bool {
+        self.0.backend(slot, backend)
     }
 
     fn backend_state(&self, id: u32) -> Option<BackendState> {
@@ -292,6 +323,18 @@ impl Tables for Frozen<'_> {
 
     fn advance(&self, _cursor: u32) -> Option<u64> {
         None
+    }
+
+    fn affinity(&self, key: &AffinityKey, row: &mut Affinity) -> bool {
+        self.0.affinity(key, row)
+    }
+
+    fn stick(&self, _key: &AffinityKey, _seen: Option<&Affinity>, _row: &mut Affinity) -> bool {
+        true
+    }
+
+    fn affinity_backend(&self, id: u32, set: u32, backend: &mut Backend) -> bool {
+        self.0.affinity_backend(id, set, backend)
     }
 
     fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {

@@ -9,8 +9,7 @@
 //! ```
 
 use proxy_common::{
-    Address, AddressKind, Algorithm, Backend, BackendRange, BackendState, Cidr, FrontendKind, Ip, NodeConfig,
-    Scope, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange,
+    Address, AddressKind, AffinityBackend, Algorithm, Backend, BackendRange, BackendState, Cidr, FrontendKind, Ip, NodeConfig, Scope, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange,
 };
 
 use crate::routes::{Entry, Routes, Way};
@@ -168,6 +167,8 @@ pub struct Rows {
     pub backends: Vec<(u32, Backend)>,
     /// `BACKEND_STATE`.
     pub states: Vec<(u32, BackendState)>,
+    /// `AFFINITY_BACKENDS`.
+    pub affinity_backends: Vec<AffinityBackend>,
     /// `CURSORS`.
     pub cursors: Vec<(u32, u64)>,
     /// `SHARED_PORTS`.
@@ -311,6 +312,14 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
             service: id,
         };
         rows.backends.push((slot, backend));
+        if spec.affinity_timeout != 0 {
+            rows.affinity_backends.push(AffinityBackend {
+                backend,
+                in_cluster: u8::from(!(spec.apart && is_local(*host))),
+                in_local: u8::from(is_local(*host)),
+                reserved: 0,
+            });
+        }
         rows.states.push((
             slot,
             BackendState {
@@ -320,23 +329,7 @@ fn add_service(rows: &mut Rows, spec: &Spec, index: usize, v6: bool) {
             },
         ));
     }
-    let service = Service {
-        id,
-        generation: 1,
-        cluster: BackendRange {
-            base,
-            count: how_many(spec, |_| true),
-        },
-        local: BackendRange {
-            base,
-            count: how_many(spec, is_local),
-        },
-        algorithm: Algorithm::RoundRobin.code(),
-        kind: FrontendKind::ClusterIp.code(),
-        policy: spec.policy.code(),
-        guarded: 0,
-    };
-    add_frontends(rows, spec, service, v6);
+    add_frontends(rows, spec, service(spec, base, id), v6);
     add_cursors(rows, id);
 }
 
@@ -370,6 +363,34 @@ fn add_frontends(rows: &mut Rows, spec: &Spec, service: Service, v6: bool) {
         for host in [Host::Balancer(spec.vip), BALANCER_ON_NODE] {
             add(host.ip(v6), spec.port, Scope::Address, FrontendKind::LoadBalancer);
         }
+    }
+}
+
+/// The row of the ClusterIP.
+fn service(spec: &Spec, base: u32, id: u32) -> Service {
+    Service {
+        id,
+        generation: 1,
+        cluster: if spec.apart {
+            BackendRange {
+                base: base + how_many(spec, is_local),
+                count: how_many(spec, |host| !is_local(host)),
+            }
+        } else {
+            BackendRange {
+                base,
+                count: how_many(spec, |_| true),
+            }
+        },
+        local: BackendRange {
+            base,
+            count: how_many(spec, is_local),
+        },
+        affinity_timeout: spec.affinity_timeout,
+        algorithm: Algorithm::RoundRobin.code(),
+        kind: FrontendKind::ClusterIp.code(),
+        policy: spec.policy.code(),
+        guarded: 0,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Both worlds side by side: a packet runs in the kernel and in user space, and nothing may differ.
 
+mod affinity;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -64,6 +66,7 @@ impl Pair {
                 .copied()
                 .collect::<std::collections::HashMap<_, _>>()
                 .into(),
+            affinity_backends: affinity::backends(rows),
             cursors: rows
                 .cursors
                 .iter()
@@ -177,6 +180,7 @@ impl Pair {
             fragments == *self.memory.fragments.borrow(),
             "the worlds remember other fragments"
         );
+        self.compare_affinity(kernel)?;
         for (id, turn) in self.memory.cursors.borrow().iter() {
             ensure!(kernel.cursor(*id)? == *turn, "cursor {id} is not {turn}");
         }
@@ -263,7 +267,7 @@ impl Pair {
                 },
             )?;
         }
-        Ok(())
+        self.age_affinity(seconds)
     }
 }
 
@@ -344,6 +348,7 @@ fn same_rows(memory: &Memory, kernel: &Kernel, touched: &Touched) -> Result<()> 
             "fragment {key:?}: user {expected:?}, kernel {found:?}"
         );
     }
+    affinity::same(memory, kernel, touched)?;
     for id in &touched.cursors {
         let expected = memory.cursors.borrow().get(id).copied().unwrap_or(0);
         ensure!(kernel.cursor(*id)? == expected, "cursor {id} is not {expected}");

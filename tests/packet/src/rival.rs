@@ -4,8 +4,7 @@ use std::cell::RefCell;
 
 use anyhow::{Result, ensure};
 use proxy_common::{
-    Address, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
@@ -14,7 +13,7 @@ use proxy_datapath::{Scratch, Tables};
 use crate::memory::Memory;
 use crate::user::{self, Arrival, Outcome};
 
-/// What a packet is about to do to `FLOWS`.
+/// What a packet is about to do to `FLOWS` or `AFFINITY`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moment {
     /// To write a row where none stands.
@@ -25,6 +24,8 @@ pub enum Moment {
     Touch,
     /// To remove a row.
     Remove,
+    /// To write a row of `AFFINITY`; the key is none of `FLOWS`.
+    Stick,
 }
 
 /// What the other CPU does; true when its moment has come.
@@ -124,8 +125,8 @@ impl Tables for Rival<'_> {
         self.memory.source_range(source)
     }
 
-    fn backend(&self, slot: u32) -> Option<Backend> {
-        self.memory.backend(slot)
+    fn backend(&self, slot: u32, backend: &mut Backend) -> bool {
+        self.memory.backend(slot, backend)
     }
 
     fn backend_state(&self, id: u32) -> Option<BackendState> {
@@ -138,6 +139,19 @@ impl Tables for Rival<'_> {
 
     fn advance(&self, cursor: u32) -> Option<u64> {
         self.memory.advance(cursor)
+    }
+
+    fn affinity(&self, key: &AffinityKey, row: &mut Affinity) -> bool {
+        self.memory.affinity(key, row)
+    }
+
+    fn stick(&self, key: &AffinityKey, seen: Option<&Affinity>, row: &mut Affinity) -> bool {
+        self.before(Moment::Stick, &FlowKey::default());
+        self.memory.stick(key, seen, row)
+    }
+
+    fn affinity_backend(&self, id: u32, set: u32, backend: &mut Backend) -> bool {
+        self.memory.affinity_backend(id, set, backend)
     }
 
     fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {

@@ -19,6 +19,10 @@ pub struct Spec {
     pub node_port: u16,
     /// Both policies.
     pub policy: TrafficPolicy,
+    /// Seconds for which a client sticks to its backend; 0 if it does not.
+    pub affinity_timeout: u32,
+    /// Whether only endpoints elsewhere are in the cluster's set, as when all of this node terminate.
+    pub apart: bool,
     /// Endpoints, local ones first.
     pub backends: &'static [(Host, u16)],
 }
@@ -40,8 +44,23 @@ const fn spec(
         protocol,
         node_port,
         policy,
+        affinity_timeout: 0,
+        apart: false,
         backends,
     }
+}
+
+/// The same with session affinity.
+const fn sticky(spec: Spec, affinity_timeout: u32) -> Spec {
+    Spec {
+        affinity_timeout,
+        ..spec
+    }
+}
+
+/// The same with two sets that have no endpoint in common.
+const fn apart(spec: Spec) -> Spec {
+    Spec { apart: true, ..spec }
 }
 
 const WEB: &[(Host, u16)] = &[(Host::Pod1, 8080), (Host::Pod2, 8080), (Host::Remote(5), 8080)];
@@ -53,7 +72,7 @@ pub const GUARDED: &str = "guarded";
 pub const LET_IN: [Host; 2] = [Host::Outside(7), Host::Pod1];
 
 /// Every service.
-pub const SPECS: [Spec; 15] = [
+pub const SPECS: [Spec; 19] = [
     spec(("web", 6), (10, 80), 30080, CLUSTER, WEB),
     spec(("web-too", 6), (11, 80), 0, CLUSTER, WEB),
     spec(("dns", 17), (53, 53), 30053, CLUSTER, DNS),
@@ -81,6 +100,10 @@ pub const SPECS: [Spec; 15] = [
     spec(("host", 6), (44, 443), 30444, CLUSTER, &[(Host::Node, 6443)]),
     spec(("same-port", 6), (45, 8080), 0, CLUSTER, &[(Host::Pod2, 8080)]),
     spec((GUARDED, 6), (46, 88), 30088, CLUSTER, &[(Host::Pod2, 8080)]),
+    sticky(spec(("sticky", 6), (60, 80), 30190, CLUSTER, WEB), 100),
+    sticky(spec(("sticky-udp", 17), (61, 53), 30191, CLUSTER, DNS), 2),
+    sticky(spec(("sticky-near", 6), (62, 80), 30192, LOCAL, WEB), 10_800),
+    sticky(apart(spec(("sticky-apart", 6), (63, 80), 30193, LOCAL, WEB)), 30),
 ];
 
 /// Last byte of the ClusterIP whose Service is gone.

@@ -1,7 +1,7 @@
 //! What changes under the packets: time passes, rows are evicted, backends die, services go and come back.
 
 use anyhow::Result;
-use proxy_common::BackendState;
+use proxy_common::{Affinity, BackendState};
 
 use crate::node;
 use crate::pair::Pair;
@@ -15,6 +15,7 @@ pub(super) fn strike(random: &mut Random, pair: &mut Pair) -> Result<()> {
         3..8 => evict(random, pair),
         8..14 => backend(random, pair),
         14..17 => service(random, pair),
+        17..22 => affinity(random, pair),
         _ => Ok(()),
     }
 }
@@ -56,4 +57,32 @@ fn service(random: &mut Random, pair: &mut Pair) -> Result<()> {
     };
     let there = pair.memory.services.contains_key(&key);
     pair.set_service(&key, (!there).then_some(&row))
+}
+
+/// The last backend of a service port with affinity leaves, or comes back; a client is forgotten, or the id of its backend
+/// was given out again.
+fn affinity(random: &mut Random, pair: &mut Pair) -> Result<()> {
+    let mut rows: Vec<_> = pair
+        .memory
+        .affinity
+        .borrow()
+        .iter()
+        .map(|(key, row)| (*key, *row))
+        .collect();
+    rows.sort_unstable_by_key(|(key, _)| *key);
+    let Some((key, row)) = random.pick(&rows) else {
+        return Ok(());
+    };
+    match random.below(4) {
+        0 => pair.set_affinity(&key, None),
+        1 => {
+            let of_another = Affinity {
+                backend_generation: 0,
+                last_seen: row.last_seen.saturating_sub(2),
+                ..row
+            };
+            pair.set_affinity(&key, Some(&of_another))
+        }
+        _ => pair.set_last_backend(key.service, random.percent(60)),
+    }
 }

@@ -15,8 +15,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
-    Address, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    Ip, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange, maps,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::io::Errno;
@@ -53,6 +52,8 @@ struct Tables {
     sources: LpmTrie<MapData, SourceKey, SourceRange>,
     backends: Array<MapData, Backend>,
     states: Array<MapData, BackendState>,
+    affinity: HashMap<MapData, AffinityKey, Affinity>,
+    affinity_backends: HashMap<MapData, u32, AffinityBackend>,
     cursors: Array<MapData, Cursor>,
     flows: HashMap<MapData, FlowKey, Flow>,
     fragments: HashMap<MapData, FragmentKey, Fragment>,
@@ -252,6 +253,8 @@ impl Tables {
             sources: map(maps::SOURCE_RANGES)?.try_into()?,
             backends: map(maps::BACKENDS)?.try_into()?,
             states: map(maps::BACKEND_STATE)?.try_into()?,
+            affinity: map(maps::AFFINITY)?.try_into()?,
+            affinity_backends: map(maps::AFFINITY_BACKENDS)?.try_into()?,
             cursors: map(maps::CURSORS)?.try_into()?,
             flows: map(maps::FLOWS)?.try_into()?,
             fragments: map(maps::FRAGMENTS)?.try_into()?,

@@ -8,8 +8,8 @@ use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData, MapError};
 use proxy_common::{
-    BackendState, Cursor, FilterBit, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
-    NodeConfig, PortBit, Reason, Service, ServiceKey, limits,
+    Affinity, AffinityBackend, AffinityKey, BackendState, Cursor, FilterBit, FilterWord, Flow, FlowKey,
+    Fragment, FragmentKey, InterfaceUse, NodeConfig, PortBit, Reason, Service, ServiceKey, limits,
 };
 
 use super::Kernel;
@@ -20,6 +20,8 @@ impl Kernel {
     pub fn reset(&mut self, rows: &Rows) -> Result<()> {
         clear(&mut self.rows.flows)?;
         clear(&mut self.rows.fragments)?;
+        clear(&mut self.rows.affinity)?;
+        clear(&mut self.rows.affinity_backends)?;
         clear(&mut self.rows.services)?;
         clear(&mut self.rows.addresses)?;
         self.rows.config.set(0, &rows.config, 0)?;
@@ -42,6 +44,9 @@ impl Kernel {
         }
         for (id, row) in &rows.states {
             self.rows.states.set(*id, row, 0)?;
+        }
+        for row in &rows.affinity_backends {
+            self.rows.affinity_backends.insert(&row.backend.id, row, 0)?;
         }
         for (id, next) in &rows.cursors {
             self.rows.cursors.set(
@@ -133,6 +138,32 @@ impl Kernel {
     /// Writes how a backend fares.
     pub fn set_state(&mut self, id: u32, row: &BackendState) -> Result<()> {
         Ok(self.rows.states.set(id, row, 0)?)
+    }
+
+    /// Whom a client sticks to.
+    pub fn affinity(&self, key: &AffinityKey) -> Result<Option<Affinity>> {
+        found(self.rows.affinity.get(key, 0))
+    }
+
+    /// Writes whom a client sticks to, or removes it.
+    pub fn set_affinity(&mut self, key: &AffinityKey, row: Option<&Affinity>) -> Result<()> {
+        match row {
+            Some(row) => Ok(self.rows.affinity.insert(key, row, 0)?),
+            None => remove(&mut self.rows.affinity, key),
+        }
+    }
+
+    /// All clients that stick to a backend.
+    pub fn affinities(&self) -> Result<std::collections::HashMap<AffinityKey, Affinity>> {
+        Ok(self.rows.affinity.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Writes that clients may stick to a backend, or removes it.
+    pub fn set_affinity_backend(&mut self, id: u32, row: Option<&AffinityBackend>) -> Result<()> {
+        match row {
+            Some(row) => Ok(self.rows.affinity_backends.insert(&id, row, 0)?),
+            None => remove(&mut self.rows.affinity_backends, &id),
+        }
     }
 
     /// The turns of a cursor.

@@ -1,5 +1,6 @@
 //! What must hold for every packet, whatever it is. Found out from the bytes by `decode.rs`, not by the datapath.
 
+mod affinity;
 mod translation;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -39,7 +40,7 @@ pub fn hold(
         Verdict::Drop(_) => Ok(()),
         Verdict::Reply(reason) => answered(arrival, outcome, reason),
         Verdict::Translate(reason) | Verdict::Redirect(reason) => {
-            translated(memory, arrival, outcome, reason)
+            translated(memory, arrival, (outcome, touched), reason)
         }
     }
 }
@@ -59,8 +60,9 @@ fn bounded_rows(outcome: &Outcome, before: usize, after: usize) -> Result<()> {
 fn turns(outcome: &Outcome, touched: &Touched) -> Result<()> {
     let (turns, chosen) = (touched.cursors.len(), touched.chosen.len());
     match outcome.verdict.reason() {
+        // Who sticks to a backend takes no turn: `affinity.rs` says who that is.
         Some(Reason::NewFlow) => ensure!(
-            (turns, chosen) == (1, 1),
+            chosen == 1 && (turns == 1 || turns == 0 && !touched.affinity.is_empty()),
             "a new flow took {turns} turns, chose {chosen}"
         ),
         // A turn, but neither row nor count: `bounded_rows` says the same.

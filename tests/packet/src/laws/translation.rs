@@ -7,10 +7,10 @@ use proxy_common::{
 use proxy_datapath::service::lets_in;
 use proxy_datapath::{Scratch, Verdict};
 
-use super::is_over;
+use super::{affinity, is_over};
 use crate::craft::{ACK, RST, SYN};
 use crate::decode::{Decoded, decode, editable, ones_sum, sums};
-use crate::memory::{Frozen, Memory};
+use crate::memory::{Frozen, Memory, Touched};
 use crate::user::{self, Arrival, Outcome, Program};
 
 /// A translation changes addresses, ports and checksums, and nothing else; checksums stay as right as they were. What
@@ -18,7 +18,7 @@ use crate::user::{self, Arrival, Outcome, Program};
 pub(super) fn translated(
     memory: &Memory,
     arrival: &Arrival,
-    outcome: &Outcome,
+    (outcome, touched): (&Outcome, &Touched),
     reason: Reason,
 ) -> Result<()> {
     let ethernet = arrival.program.ethernet();
@@ -38,7 +38,8 @@ pub(super) fn translated(
         ensure!(was == is, "checksum of the quoted header: {was:?} became {is:?}");
     }
     if reason == Reason::NewFlow {
-        listed(memory, arrival, &before, &after)?;
+        let backend = listed(memory, arrival, &before, &after)?;
+        affinity::sticks(memory, (arrival, &before), &backend, touched)?;
     }
     if matches!(reason, Reason::NewFlow | Reason::Forward) && !before.fragment {
         there_and_back(memory, arrival, outcome, (&before, &after))?;
@@ -58,8 +59,8 @@ fn same_but_for(before: &[u8], after: &[u8], packet: &Decoded) -> Result<()> {
     Ok(())
 }
 
-/// The backends that a packet may be sent to.
-fn candidates(memory: &Memory, arrival: &Arrival, packet: &Decoded) -> Option<Vec<Backend>> {
+/// The service that a packet asks for, and whether for endpoints of this node only.
+pub(super) fn asked(memory: &Memory, arrival: &Arrival, packet: &Decoded) -> Option<(Service, bool)> {
     let node = memory.addresses.get(&packet.destination)?.kind == AddressKind::Node.code();
     let (_, port) = packet.ports?;
     let key = |address, scope: Scope| ServiceKey {
@@ -73,27 +74,32 @@ fn candidates(memory: &Memory, arrival: &Arrival, packet: &Decoded) -> Option<Ve
         _ => Scope::NodePortV6,
     };
     let named = memory.services.get(&key(packet.destination, Scope::Address));
-    let service: &Service = named.or_else(|| {
+    let service = *named.or_else(|| {
         memory
             .services
             .get(&key(Ip::UNSPECIFIED, node_port))
             .filter(|_| node)
     })?;
-    if service.guarded != 0 && !lets_in(memory, service, &packet.source) {
+    if service.guarded != 0 && !lets_in(memory, &service, &packet.source) {
         return None;
     }
     let inside = !arrival.place().uplink && service.kind != FrontendKind::ClusterIp.code();
     let local = service.policy == TrafficPolicy::Local.code() && !inside;
-    let range = if local { service.local } else { service.cluster };
-    Some(
-        (range.base..range.base + range.count)
-            .filter_map(|slot| memory.backends.get(&slot).copied())
-            .collect(),
-    )
+    Some((service, local))
 }
 
-fn listed(memory: &Memory, arrival: &Arrival, before: &Decoded, after: &Decoded) -> Result<()> {
-    let listed = candidates(memory, arrival, before).context("a new flow to no service")?;
+/// The backends of a service that a packet may be sent to.
+pub(super) fn offered(memory: &Memory, service: &Service, local: bool) -> Vec<Backend> {
+    let range = if local { service.local } else { service.cluster };
+    let slots = range.base..range.base + range.count;
+    slots
+        .filter_map(|slot| memory.backends.get(&slot).copied())
+        .collect()
+}
+
+fn listed(memory: &Memory, arrival: &Arrival, before: &Decoded, after: &Decoded) -> Result<Backend> {
+    let (service, local) = asked(memory, arrival, before).context("a new flow to no service")?;
+    let listed = offered(memory, &service, local);
     let chosen = listed.iter().find(|backend| {
         backend.address == after.destination && after.ports.is_some_and(|(_, port)| port == backend.port)
     });
@@ -104,7 +110,7 @@ fn listed(memory: &Memory, arrival: &Arrival, before: &Decoded, after: &Decoded)
         hidden == (away || chosen.address == before.source),
         "source address changed: {hidden}"
     );
-    Ok(())
+    Ok(*chosen)
 }
 
 /// The answer to a translated packet is translated back: from whom the client asked, to whom it asked as.

@@ -11,12 +11,13 @@
 //! Verdicts: `ignore`, `pass REASON`, `drop REASON`, `translate REASON PACKET`, `reply REASON PACKET`,
 //! `redirect REASON INTERFACE NEXT-HOP PACKET` (with one hop less, unless its `ttl` is written). Between packets: `age SECONDS`, `evict HOOK PROTOCOL A:P > B:P`,
 //! `state HOOK PROTOCOL A:P > B:P STATE`, `flows NUMBER`, `backend SERVICE INDEX dead|serving|reused`,
+//! `last SERVICE out|in` (of its cluster's set), `sticks CLIENT SERVICE cluster|local INDEX|nowhere`,
 //! `service SERVICE gone|back`, `snat PORTS` (at the beginning), `chosen SERVICE INDEX TIMES`.
 
 mod words;
 
 use anyhow::{Context, Result, bail, ensure};
-use proxy_common::{BackendState, FlowKey, FlowState, Hook};
+use proxy_common::{AffinityKey, BackendSet, BackendState, FlowKey, FlowState, Hook};
 use proxy_datapath::Verdict;
 
 use crate::decode::decode;
@@ -108,6 +109,15 @@ impl Stage<'_> {
                 ensure!(chosen == times.parse::<u64>()?, "chosen {chosen} times");
                 Ok(())
             }
+            ["last", service, what] => {
+                let id = node::service_id(Self::service_index(service)?, self.v6);
+                match *what {
+                    "out" => self.pair.set_last_backend(id, false),
+                    "in" => self.pair.set_last_backend(id, true),
+                    _ => bail!("out or in"),
+                }
+            }
+            ["sticks", client, service, set, index] => self.sticks(client, service, set, index),
             ["service", service, what] => self.service(service, what),
             _ => bail!("not a line of a script"),
         }
@@ -255,6 +265,26 @@ impl Stage<'_> {
             _ => bail!("dead, serving or reused"),
         };
         self.pair.set_state(id, &new)
+    }
+
+    fn sticks(&self, client: &str, service: &str, set: &str, wanted: &str) -> Result<()> {
+        let set = match set {
+            "cluster" => BackendSet::Cluster,
+            "local" => BackendSet::Local,
+            _ => bail!("cluster or local"),
+        };
+        let key = AffinityKey {
+            client: words::address(client, self.v6)?,
+            service: node::service_id(Self::service_index(service)?, self.v6),
+            set: u32::from(set.code()),
+        };
+        let row = self.pair.memory.affinity.borrow().get(&key).copied();
+        let wanted = match wanted {
+            "nowhere" => None,
+            index => Some(self.backend_id(service, index.parse()?)?),
+        };
+        ensure!(row.map(|row| row.backend_id) == wanted, "it is {row:?}");
+        Ok(())
     }
 
     fn service(&mut self, name: &str, what: &str) -> Result<()> {
