@@ -26,6 +26,8 @@ pub struct Distrusted {
     pub names: BTreeSet<u32>,
     /// In `SOURCE_RANGES`, of ids that nobody has.
     pub sources: BTreeSet<(u32, Prefix)>,
+    /// In `AFFINITY_BACKENDS`.
+    pub affinity_backends: BTreeSet<u32>,
     /// Free slots that those rows refer to: kept free until a while after the rows are gone.
     pub slots: Vec<BackendRange>,
     /// Backends that serve and belong to no service port.
@@ -49,6 +51,7 @@ pub fn adopt(adopted: &Adopted, mirror: &Mirror, limits: &Limits, ports: &mut Po
     }
     adoption.orphans(adopted);
     adoption.sources();
+    adoption.affinity_backends(adopted);
     adoption.reserve_slots();
     adoption.distrusted
 }
@@ -216,6 +219,13 @@ impl Adoption<'_> {
         let ranges = |id| self.mirror.sources_of(id).map(move |(range, _)| (id, range));
         let sources = ids.flat_map(ranges).collect();
         self.distrusted.sources = sources;
+    }
+
+    /// Those of backends that nobody has. What the others say is compared with what they should say, like every row.
+    fn affinity_backends(&mut self, adopted: &Adopted) {
+        let rows = adopted.affinity_backends.iter().map(|(id, _)| *id);
+        let orphans = rows.filter(|id| self.ports.backend_owner(*id).is_none());
+        self.distrusted.affinity_backends.extend(orphans);
     }
 
     /// A packet may be between a distrusted row and its slots when the row goes.

@@ -68,6 +68,8 @@ api! {
         pub ports: Option<Vec<ServicePort>>,
         /// `None` or `ClientIP`.
         pub session_affinity: Option<String>,
+        /// What goes with it.
+        pub session_affinity_config: Option<SessionAffinityConfig>,
         /// `Cluster` or `Local`, for ClusterIPs.
         pub internal_traffic_policy: Option<String>,
         /// `Cluster` or `Local`, for node ports.
@@ -76,6 +78,19 @@ api! {
         pub load_balancer_source_ranges: Option<Vec<String>>,
         /// Where load balancers ask for local endpoints.
         pub health_check_node_port: Option<i64>,
+    }
+
+    /// `spec.sessionAffinityConfig` of a Service.
+    pub struct SessionAffinityConfig {
+        /// For `ClientIP`.
+        #[serde(rename = "clientIP")]
+        pub client_ip: Option<ClientIpConfig>,
+    }
+
+    /// `spec.sessionAffinityConfig.clientIP` of a Service.
+    pub struct ClientIpConfig {
+        /// 1 to 86400; 10800 if missing.
+        pub timeout_seconds: Option<i64>,
     }
 
     /// A port of a Service.

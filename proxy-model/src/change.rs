@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proxy_common::{
-    Address, Backend, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName, limits,
+    Address, AffinityBackend, Backend, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName, limits,
 };
 
 use crate::node_ports::{NodePortAddresses, Prefix};
@@ -116,6 +116,8 @@ pub struct Adopted {
     pub backends: Vec<(u32, Backend)>,
     /// `BACKEND_STATE`, the retired ones too: their generation must go on.
     pub states: Vec<(u32, BackendState)>,
+    /// `AFFINITY_BACKENDS`.
+    pub affinity_backends: Vec<(u32, AffinityBackend)>,
     /// `SERVICE_NAMES`.
     pub names: Vec<(u32, ServiceName)>,
     /// `SOURCE_RANGES`: service id, range, generation.
@@ -134,6 +136,7 @@ impl Default for Adopted {
             services: Vec::new(),
             backends: Vec::new(),
             states: Vec::new(),
+            affinity_backends: Vec::new(),
             names: Vec::new(),
             sources: Vec::new(),
             addresses: Vec::new(),

@@ -37,6 +37,8 @@ pub struct DesiredPort {
     pub backends: Backends,
     /// Who may use the guarded ones of its frontends.
     pub sources: BTreeSet<Prefix>,
+    /// Seconds for which a client sticks to its backend; 0 if it does not.
+    pub affinity_timeout: u32,
 }
 
 /// What a Service should be; no ports if it is gone.
@@ -82,6 +84,7 @@ impl Desired {
                     frontends: granted,
                     backends,
                     sources: sources.unwrap_or_default(),
+                    affinity_timeout: service.affinity_timeout,
                 });
             }
         }

@@ -19,6 +19,7 @@
 //!      │  ports.rs       ids (ids.rs), slots (slabs.rs), both with a rest between two uses (leaving.rs); names (names.rs)
 //!      ▼
 //!  Steps                 reconcile.rs one Service against the mirror (layout.rs its slab); addresses.rs what follows for addresses
+//!      │  affinity.rs    to which backends clients may stick
 //!      │  plan.rs        the order: backends first, then the service row, then the address
 //!      ▼
 //!  the agent ──applied──▶ Mirror     mirror.rs   what the kernel holds
@@ -34,6 +35,7 @@
 pub mod address;
 pub mod addresses;
 pub mod adopt;
+pub mod affinity;
 pub mod age;
 pub mod api;
 pub mod change;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proxy_common::{Address, Backend, Ip, Scope, Service, ServiceCidrs, ServiceKey, ServiceName};
+use proxy_common::{
+    Address, AffinityBackend, Backend, Ip, Scope, Service, ServiceCidrs, ServiceKey, ServiceName,
+};
 
 use crate::change::Adopted;
 use crate::node_ports::Prefix;
@@ -18,6 +20,7 @@ pub struct Mirror {
     /// Generation and whether it serves.
     states: HashMap<u32, (u32, bool)>,
     serving: usize,
+    affinity_backends: HashMap<u32, AffinityBackend>,
     names: HashMap<u32, ServiceName>,
     /// Source ranges of each service id, with the generation that they are of.
     sources: HashMap<u32, BTreeMap<Prefix, u32>>,
@@ -44,6 +47,9 @@ impl Mirror {
         for (id, state) in &adopted.states {
             mirror.put_state(*id, state.generation, state.serving != 0);
         }
+        mirror
+            .affinity_backends
+            .extend(adopted.affinity_backends.iter().copied());
         mirror.names.extend(adopted.names.iter().copied());
         for (id, range, generation) in &adopted.sources {
             mirror.sources.entry(*id).or_default().insert(*range, *generation);
@@ -96,6 +102,11 @@ impl Mirror {
         self.serving
     }
 
+    /// A row of `AFFINITY_BACKENDS`.
+    pub fn affinity_backend(&self, id: u32) -> Option<&AffinityBackend> {
+        self.affinity_backends.get(&id)
+    }
+
     /// A row of `SERVICE_NAMES`.
     pub fn name(&self, id: u32) -> Option<&ServiceName> {
         self.names.get(&id)
@@ -143,6 +154,12 @@ impl Mirror {
             Step::PutBackendState { id, generation } => self.put_state(*id, *generation, true),
             Step::PutBackend { slot, backend } => {
                 self.backends.insert(*slot, *backend);
+            }
+            Step::PutAffinityBackend { row } => {
+                self.affinity_backends.insert(row.backend.id, *row);
+            }
+            Step::DeleteAffinityBackend { id } => {
+                self.affinity_backends.remove(id);
             }
             Step::PutName { id, name } => {
                 self.names.insert(*id, *name);

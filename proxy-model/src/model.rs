@@ -187,6 +187,9 @@ impl Model {
             Step::DeleteSourceRange { id, range } => {
                 self.distrusted.sources.remove(&(*id, *range));
             }
+            Step::DeleteAffinityBackend { id } => {
+                self.distrusted.affinity_backends.remove(id);
+            }
             Step::PutCursor { index, .. } => self.cursor_started(*index),
             Step::PutAddress { address, row } => self.addresses.written(*address, *row),
             Step::DeleteAddress { address } => self.addresses.deleted(*address),
@@ -240,7 +243,10 @@ impl Model {
             }
             Step::PutNodePorts { .. } => return Task::NodePorts,
             Step::PutServiceCidrs { .. } => return Task::ServiceCidrs,
-            Step::PutBackendState { id, .. } | Step::RetireBackend { id } => self.ports.backend_owner(*id),
+            Step::PutBackendState { id, .. }
+            | Step::RetireBackend { id }
+            | Step::DeleteAffinityBackend { id } => self.ports.backend_owner(*id),
+            Step::PutAffinityBackend { row } => self.ports.backend_owner(row.backend.id),
             Step::PutBackend { slot, .. } => self.ports.slot_owner(*slot),
             Step::PutName { id, .. }
             | Step::DeleteName { id }

@@ -5,12 +5,12 @@
 //!
 //! ```text
 //! backend states ─▶ slots of a new slab ─▶ name ─▶ cursors ─▶ SERVICES rows ─▶ backends retired ─▶ addresses ─▶ names gone
-//!                                                             └ publish point
+//!                   and who may be stuck to                     └ publish point   and not stuck to
 //! ```
 //!
 //! Source ranges that are let in come before that point, and those that are not any more go after it.
 
-use proxy_common::{Address, Backend, Ip, Service, ServiceCidrs, ServiceKey, ServiceName};
+use proxy_common::{Address, AffinityBackend, Backend, Ip, Service, ServiceCidrs, ServiceKey, ServiceName};
 
 use crate::node_ports::Prefix;
 
@@ -30,6 +30,11 @@ pub enum Step {
         slot: u32,
         /// Row.
         backend: Backend,
+    },
+    /// `AFFINITY_BACKENDS[row.backend.id]` = this row. The backend's state is written already.
+    PutAffinityBackend {
+        /// Row.
+        row: AffinityBackend,
     },
     /// `SERVICE_NAMES[id]` = this name.
     PutName {
@@ -87,6 +92,11 @@ pub enum Step {
     },
     /// `BACKEND_STATE[id].serving` = 0, everything else as it is.
     RetireBackend {
+        /// Backend id.
+        id: u32,
+    },
+    /// No client may stick to the backend any more.
+    DeleteAffinityBackend {
         /// Backend id.
         id: u32,
     },

@@ -23,28 +23,24 @@ impl Model {
             .rows
             .iter()
             .map(|key| Step::DeleteService { key: *key });
-        rows.chain(
-            self.distrusted
-                .names
-                .iter()
-                .map(|id| Step::DeleteName { id: *id }),
-        )
-        .chain(
-            self.distrusted
-                .sources
-                .iter()
-                .map(|(id, range)| Step::DeleteSourceRange {
-                    id: *id,
-                    range: *range,
-                }),
-        )
-        .collect()
+        let names = self.distrusted.names.iter();
+        let names = names.map(|id| Step::DeleteName { id: *id });
+        let affinity = self.distrusted.affinity_backends.iter();
+        let affinity = affinity.map(|id| Step::DeleteAffinityBackend { id: *id });
+        let sources = self.distrusted.sources.iter();
+        let sources = sources.map(|(id, range)| Step::DeleteSourceRange {
+            id: *id,
+            range: *range,
+        });
+        rows.chain(names).chain(affinity).chain(sources).collect()
     }
 
     pub(crate) fn has_distrusted_rows(&self) -> bool {
-        !self.distrusted.rows.is_empty()
-            || !self.distrusted.names.is_empty()
-            || !self.distrusted.sources.is_empty()
+        let distrusted = &self.distrusted;
+        !distrusted.rows.is_empty()
+            || !distrusted.names.is_empty()
+            || !distrusted.affinity_backends.is_empty()
+            || !distrusted.sources.is_empty()
     }
 
     /// The steps of all dirty Services, and the names that go at the end.

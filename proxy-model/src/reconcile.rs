@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use proxy_common::{Algorithm, Backend, BackendRange, Service, ServiceKey, maps};
 
+use crate::affinity;
 use crate::desired::{Desired, DesiredPort, PortKey};
 use crate::layout::{cursor_start, new_slab_length, overlap, ranges, row};
 use crate::mirror::Mirror;
@@ -260,6 +261,7 @@ impl Reconcile<'_> {
             |row: &Backend| state.backends.get(&(row.address, row.port)) == Some(&(row.id, row.generation));
         let missing = slots.filter(|(slot, row)| live(row) && self.mirror.backend(*slot) != Some(row));
         steps.extend(missing.map(|(slot, row)| Step::PutBackend { slot, backend: *row }));
+        steps.extend(affinity::prepare(&affinity::rows(port, state), self.mirror));
         let name = names::row(&port.key, state.generation);
         if self.mirror.name(state.id) != Some(&name) {
             steps.push(Step::PutName { id: state.id, name });
@@ -295,7 +297,7 @@ impl Reconcile<'_> {
                 generation: state.generation,
                 cluster,
                 local,
-                affinity_timeout: 0,
+                affinity_timeout: port.affinity_timeout,
                 algorithm: Algorithm::RoundRobin.code(),
                 kind: frontend.kind.code(),
                 policy: frontend.policy.code(),
@@ -335,6 +337,11 @@ impl Reconcile<'_> {
             .withdraw
             .extend(going.iter().map(|key| Step::DeleteService { key: *key }));
         if staying.is_empty() {
+            let stuck_to = wanted
+                .map(|port| affinity::rows(port, &state))
+                .unwrap_or_default();
+            let withdrawn = affinity::withdraw(&stuck_to, &state, self.mirror);
+            stages.retire.extend(withdrawn);
             self.retire(wanted, &mut state, &mut stages.retire);
             let unwanted = |range: &Prefix| wanted.is_none_or(|port| !port.sources.contains(range));
             let known = self.mirror.sources_of(state.id).map(|(range, _)| range);

@@ -3,6 +3,7 @@
 use proxy_common::{Ip, Protocol, TrafficPolicy};
 
 use crate::address::{self, Family};
+use crate::affinity;
 use crate::age::Created;
 use crate::api::{ApiService, Metadata, ServicePort, ServiceSpec};
 use crate::external::{self, SourceRanges};
@@ -35,6 +36,8 @@ pub struct Service {
     pub external: TrafficPolicy,
     /// Where load balancers ask whether this node has endpoints of it.
     pub health_check: Option<u16>,
+    /// `sessionAffinity`: seconds for which a client sticks to its backend; 0 if it does not.
+    pub affinity_timeout: u32,
     /// What is wrong with it.
     pub problems: Vec<String>,
 }
@@ -86,6 +89,7 @@ impl Service {
                 &mut problems,
             ),
             health_check: None,
+            affinity_timeout: read_affinity(spec, &mut problems),
             problems: Vec::new(),
         };
         service.health_check = read_health_check(spec, service.external, &mut problems);
@@ -96,7 +100,6 @@ impl Service {
                 "namespace or name is longer than {LONGEST_NAME} bytes: not served; shorten it"
             ));
         }
-        note_what_is_not_served(spec, &mut problems);
         service.problems = problems;
         Some(service)
     }
@@ -245,16 +248,30 @@ fn read_policy(field: &str, word: Option<&str>, problems: &mut Vec<String>) -> T
     }
 }
 
-/// No silent difference: what a Service asks for and does not get is said.
-fn note_what_is_not_served(spec: &ServiceSpec, problems: &mut Vec<String>) {
-    if spec
-        .session_affinity
-        .as_deref()
-        .is_some_and(|word| !matches!(word, "" | "None"))
-    {
-        problems.push(
-            "sessionAffinity is not served: its clients are spread round robin; set it to None to agree"
-                .to_owned(),
-        );
+/// Seconds for which a client sticks to its backend; 0 if it does not.
+fn read_affinity(spec: &ServiceSpec, problems: &mut Vec<String>) -> u32 {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return 0,
+        Some("ClientIP") => {}
+        Some(other) => {
+            problems.push(format!(
+                "sessionAffinity {other:?} is not known: taken as None; use ClientIP or None"
+            ));
+            return 0;
+        }
     }
+    let config = spec.session_affinity_config.as_ref();
+    let Some(given) = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds) else {
+        return affinity::DEFAULT_TIMEOUT;
+    };
+    let seconds = u32::try_from(given).ok();
+    let allowed = seconds.filter(|seconds| (1..=affinity::LONGEST_TIMEOUT).contains(seconds));
+    allowed.unwrap_or_else(|| {
+        problems.push(format!(
+            "sessionAffinityConfig.clientIP.timeoutSeconds {given} is out of range: taken as {}; use 1 to {}",
+            affinity::DEFAULT_TIMEOUT,
+            affinity::LONGEST_TIMEOUT,
+        ));
+        affinity::DEFAULT_TIMEOUT
+    })
 }

@@ -19,7 +19,10 @@ fn objects() -> Vec<Object> {
     for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
         objects.push(object(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-            "spec": {"clusterIP": format!("10.96.0.{number}"), "ports": [{"port": 80}]},
+            "spec": {
+                "clusterIP": format!("10.96.0.{number}"), "ports": [{"port": 80}],
+                "sessionAffinity": if name == "c" { "ClientIP" } else { "None" },
+            },
         })));
         let endpoints: Vec<_> = (1..=number)
             .map(|host| json!({"addresses": [format!("10.0.{number}.{host}")]}))
@@ -63,6 +66,9 @@ fn holding(rows: &Adopted) -> FakeKernel {
             backend: *row,
         });
     });
+    for (_, row) in &rows.affinity_backends {
+        kernel.store(&Step::PutAffinityBackend { row: *row });
+    }
     for (id, name) in &rows.names {
         kernel.store(&Step::PutName { id: *id, name: *name });
     }
@@ -108,7 +114,7 @@ type Lie = fn(&mut Adopted);
 #[test]
 fn lies_are_found_and_corrected() {
     let (rows, text) = good();
-    let lies: [(&str, Lie); 14] = [
+    let lies: [(&str, Lie); 19] = [
         ("a row refers to another service's slots", |rows| {
             rows.services[0].1.cluster = rows.services[1].1.cluster;
         }),
@@ -156,6 +162,23 @@ fn lies_are_found_and_corrected() {
             key.port = 9;
             rows.services.push((key, row));
         }),
+        ("clients stick to another place", |rows| {
+            rows.affinity_backends[0].1.backend.port += 1;
+        }),
+        ("clients stick to a former generation", |rows| {
+            rows.affinity_backends[0].1.backend.generation += 1;
+        }),
+        ("clients stick to a backend of a set that has it not", |rows| {
+            rows.affinity_backends[0].1.in_local = 1;
+        }),
+        ("clients cannot stick to a backend", |rows| {
+            rows.affinity_backends.remove(0);
+        }),
+        ("clients stick to a backend of nobody", |rows| {
+            let mut row = rows.affinity_backends[0].1;
+            row.backend.id = 77;
+            rows.affinity_backends.push((77, row));
+        }),
     ];
     for (what, lie) in lies {
         let mut rows = rows.clone();
@@ -182,7 +205,7 @@ fn a_node_whose_objects_are_gone_is_emptied() {
     driver.observe(Change::Replace(Kind::EndpointSlice, Vec::new()));
     driver.settle(&mut kernel).unwrap();
     let left = kernel.rows().unwrap();
-    assert!(left.services.is_empty() && left.names.is_empty());
+    assert!(left.services.is_empty() && left.names.is_empty() && left.affinity_backends.is_empty());
     assert!(left.states.iter().all(|(_, state)| state.serving == 0));
 }
 

@@ -20,6 +20,8 @@ impl Maps {
                 self.states.put(*id, &state)
             }
             Step::PutBackend { slot, backend } => self.backends.put(*slot, backend),
+            Step::PutAffinityBackend { row } => self.affinity_backends.put(&row.backend.id, row),
+            Step::DeleteAffinityBackend { id } => self.affinity_backends.delete(id),
             Step::PutName { id, name } => self.names.put(id, name),
             Step::PutCursor { index, next } => self.cursors.put(
                 *index,

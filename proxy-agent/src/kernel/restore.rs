@@ -21,6 +21,7 @@ impl Maps {
         Ok(Adopted {
             backends: self.held(&services, &states)?,
             states,
+            affinity_backends: self.affinity_backends.all()?,
             names: self.names.all()?,
             sources: self.sources.all()?,
             addresses: self.addresses.all()?,

@@ -15,12 +15,13 @@ use weir_node::trace::map_writes;
 use weir_node::{By, Load, World, can_run, figures, services_json};
 
 /// The maps that only agents write: a restart with nothing changed writes none of them.
-const OF_AGENTS: [&str; 9] = [
+const OF_AGENTS: [&str; 10] = [
     "SERVICES",
     "BACKENDS",
     "BACKEND_STATE",
     "CURSORS",
     "SERVICE_NAMES",
+    "AFFINITY_BACKENDS",
     "ADDRESSES",
     "ADDRESS_FILTER",
     "CONFIG",

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use proxy_common::{
-    Address, Backend, BackendRange, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName,
+    Address, AffinityBackend, Backend, BackendRange, BackendState, Ip, Service, ServiceCidrs, ServiceKey,
+    ServiceName,
 };
 use proxy_model::{Adopted, Limits, NO_NODE_PORTS, Prefix, Step};
 
@@ -16,6 +17,7 @@ pub struct FakeKernel {
     services: BTreeMap<ServiceKey, Service>,
     backends: BTreeMap<u32, Backend>,
     states: BTreeMap<u32, BackendState>,
+    affinity_backends: BTreeMap<u32, AffinityBackend>,
     names: BTreeMap<u32, ServiceName>,
     cursors: BTreeMap<u32, u64>,
     sources: BTreeMap<(u32, Prefix), u32>,
@@ -42,6 +44,7 @@ impl FakeKernel {
             services: BTreeMap::new(),
             backends: BTreeMap::new(),
             states: BTreeMap::new(),
+            affinity_backends: BTreeMap::new(),
             names: BTreeMap::new(),
             cursors: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -107,6 +110,12 @@ impl FakeKernel {
             }
             Step::PutBackend { slot, backend } => {
                 self.backends.insert(*slot, *backend);
+            }
+            Step::PutAffinityBackend { row } => {
+                self.affinity_backends.insert(row.backend.id, *row);
+            }
+            Step::DeleteAffinityBackend { id } => {
+                self.affinity_backends.remove(id);
             }
             Step::PutName { id, name } => {
                 self.names.insert(*id, *name);
@@ -192,6 +201,7 @@ impl FakeKernel {
                     if (state.generation, state.serving) != (backend.generation, 1) {
                         return wrong(format!("slot {slot} has {backend:?}, whose state is {state:?}"));
                     }
+                    self.check_affinity(row, slot, backend).or_else(wrong)?;
                     let owner = (row.id, backend.address, backend.port);
                     if *owners.entry(backend.id).or_insert(owner) != owner {
                         return wrong(format!("slot {slot} has {backend:?}, which is another's"));
@@ -199,7 +209,31 @@ impl FakeKernel {
                 }
             }
         }
+        for (id, row) in &self.affinity_backends {
+            let state = self.states.get(id).copied().unwrap_or_default();
+            if (row.backend.id, row.backend.generation, 1) != (*id, state.generation, state.serving) {
+                return Err(format!("clients may stick to {row:?}, whose state is {state:?}"));
+            }
+        }
         Ok(())
+    }
+
+    /// Whoever is sent to a backend must find it again there.
+    fn check_affinity(&self, row: &Service, slot: u32, backend: &Backend) -> Result<(), String> {
+        if row.affinity_timeout == 0 {
+            return Ok(());
+        }
+        let Some(there) = self.affinity_backends.get(&backend.id) else {
+            return Err(format!("no client can stick to slot {slot}"));
+        };
+        let has = |range: BackendRange| (range.base..range.base.saturating_add(range.count)).contains(&slot);
+        let in_sets =
+            (there.in_cluster == 1 || !has(row.cluster)) && (there.in_local == 1 || !has(row.local));
+        if there.backend == *backend && in_sets {
+            Ok(())
+        } else {
+            Err(format!("clients of slot {slot} find {there:?}, not {backend:?}"))
+        }
     }
 }
 
@@ -229,6 +263,11 @@ impl Kernel for FakeKernel {
             services: self.services.iter().map(|(key, row)| (*key, *row)).collect(),
             backends: self.backends.iter().map(|(slot, row)| (*slot, *row)).collect(),
             states: self.states.iter().map(|(id, row)| (*id, *row)).collect(),
+            affinity_backends: self
+                .affinity_backends
+                .iter()
+                .map(|(id, row)| (*id, *row))
+                .collect(),
             names: self.names.iter().map(|(id, row)| (*id, *row)).collect(),
             sources: self
                 .sources

@@ -29,6 +29,7 @@ pub fn rows(rows: &Adopted) -> String {
             text.push_str(&sources(row, rows));
         }
     }
+    text.push_str(&sticky(rows, &names));
     let mut addresses = rows.addresses.clone();
     addresses.sort_unstable_by_key(|(address, _)| *address);
     for (address, row) in &addresses {
@@ -84,7 +85,11 @@ fn frontend(key: &ServiceKey) -> String {
 fn policy(row: &Service) -> String {
     let kind = FrontendKind::from_code(row.kind).map_or("?", FrontendKind::name);
     let policy = TrafficPolicy::from_code(row.policy).map_or("?", TrafficPolicy::name);
-    format!("{kind} {policy}")
+    let affinity = match row.affinity_timeout {
+        0 => String::new(),
+        seconds => format!(" sticky {seconds} s"),
+    };
+    format!("{kind} {policy}{affinity}")
 }
 
 /// Who is let in.
@@ -116,6 +121,27 @@ fn name(row: Option<&ServiceName>) -> String {
         text(&row.name),
         port.unwrap_or_default()
     )
+}
+
+/// To whom clients may stick.
+fn sticky(rows: &Adopted, names: &BTreeMap<u32, ServiceName>) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for (_, row) in &rows.affinity_backends {
+        let backend = &row.backend;
+        let sets = match (row.in_cluster, row.in_local) {
+            (1, 1) => "cluster local",
+            (1, 0) => "cluster",
+            (0, 1) => "local",
+            _ => "nobody",
+        };
+        let of = name(names.get(&backend.service));
+        lines.push(format!(
+            "sticky {}:{} of {of}: {sets}\n",
+            backend.address, backend.port
+        ));
+    }
+    lines.sort_unstable();
+    lines.concat()
 }
 
 fn targets(row: &Service, backends: &BTreeMap<u32, Backend>) -> String {
