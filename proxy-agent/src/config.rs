@@ -67,6 +67,8 @@ pub enum Command {
     Backends(ServiceFlags),
     /// List connections that the packet path translates
     Flows(FlowFlags),
+    /// List clients that stick to an endpoint (sessionAffinity), and what their next connection does
+    Affinity(FlowFlags),
     /// Show new connections, rejects and drops as they happen
     Monitor(MonitorFlags),
     /// Remove every trace of weir from this node: programs, links, maps
@@ -286,13 +288,13 @@ pub struct ServiceFlags {
     pub output: OutputFlags,
 }
 
-/// Flags of `weir flows`.
+/// Flags of `weir flows` and `weir affinity`.
 #[derive(Debug, Clone, Args)]
 pub struct FlowFlags {
-    /// Only connections to Services of this name
+    /// Only Services of this name
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
-    /// Only connections of this client
+    /// Only the client of this address
     #[arg(long, value_name = "ADDRESS")]
     pub client: Option<std::net::IpAddr>,
     /// Show at most this many; 0 shows all [default: 100; all of them in JSON]

@@ -36,6 +36,7 @@ async fn execute(command: Command) -> Result<()> {
         Command::Services(flags) => cli::services::run(&flags),
         Command::Backends(flags) => cli::backends::run(&flags),
         Command::Flows(flags) => cli::flows::run(&flags),
+        Command::Affinity(flags) => cli::affinity::run(&flags),
         Command::Monitor(flags) => cli::monitor::run(&flags).await,
         Command::Cleanup(flags) => cli::cleanup::run(&flags).await,
     }

@@ -56,7 +56,9 @@ macro_rules! rows {
 }
 
 use crate::{
-    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord,
+    Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord,
+    Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 rows! {

@@ -1,7 +1,8 @@
 //! The only look-ups of the datapath: maps, the routing table, the clock.
 
 use proxy_common::{
-    Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip,
+    NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 use crate::flow::Change;

@@ -5,7 +5,9 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
-    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord,
+    Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason,
+    Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Scratch;
 

@@ -11,7 +11,9 @@ use aya_ebpf::bindings::{
 use aya_ebpf::btf_maps::{Array, lpm_trie};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
-    Address, Affinity, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip, NodeConfig, PortBit, PortWord, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey,
+    Hook, InterfaceUse, Ip, NodeConfig, PortBit, PortWord, Service, ServiceCidrs, ServiceKey, Socket,
+    SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::select::Pick;

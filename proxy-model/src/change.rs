@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proxy_common::{
-    Address, AffinityBackend, Backend, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName, limits,
+    Address, AffinityBackend, Backend, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName,
+    limits,
 };
 
 use crate::node_ports::{NodePortAddresses, Prefix};

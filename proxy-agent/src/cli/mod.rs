@@ -1,5 +1,6 @@
 //! What an operator asks: each command reads the pinned maps, whether or not an agent runs.
 
+pub mod affinity;
 pub mod backends;
 pub mod cleanup;
 pub mod flows;

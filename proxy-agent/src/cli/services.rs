@@ -35,7 +35,7 @@ fn table(frontends: &[Frontend], wide: bool) -> Table {
         "FLOWS",
     ];
     let more: &[_] = if wide {
-        &["ID", "GENERATION", "POLICY", "ALGORITHM", "SLOTS"]
+        &["ID", "GENERATION", "POLICY", "ALGORITHM", "AFFINITY", "SLOTS"]
     } else {
         &[]
     };
@@ -57,6 +57,7 @@ fn table(frontends: &[Frontend], wide: bool) -> Table {
                 one.generation.to_string(),
                 one.policy.clone(),
                 one.algorithm.clone(),
+                affinity(one.affinity_timeout),
                 slots(&one.endpoints),
             ]);
         }
@@ -64,6 +65,14 @@ fn table(frontends: &[Frontend], wide: bool) -> Table {
         table.push(row);
     }
     table
+}
+
+/// `10800s`, or nothing
+fn affinity(timeout: u32) -> String {
+    match timeout {
+        0 => String::new(),
+        seconds => format!("{seconds}s"),
+    }
 }
 
 /// `3 (1 local)`
@@ -125,6 +134,7 @@ mod tests {
             protocol: "TCP".into(),
             policy: "Cluster".into(),
             algorithm: "RoundRobin".into(),
+            affinity_timeout: 10_800,
             id: 7,
             generation: 1,
             flows: 2,
@@ -143,7 +153,9 @@ mod tests {
         );
         let wide = table(&frontends, true).render(false);
         assert!(
-            wide.contains("10.1.0.3:8080=1000 + 1 more...\n") && wide.contains("11-14"),
+            wide.contains("10.1.0.3:8080=1000 + 1 more...\n")
+                && wide.contains("11-14")
+                && wide.contains("10800s"),
             "{wide}"
         );
     }

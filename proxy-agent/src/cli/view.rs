@@ -27,6 +27,8 @@ pub(super) struct Frontend {
     pub(super) protocol: String,
     pub(super) policy: String,
     pub(super) algorithm: String,
+    /// Seconds for which a client sticks to its endpoint; 0 if it does not.
+    pub(super) affinity_timeout: u32,
     pub(super) id: u32,
     pub(super) generation: u32,
     /// Connections on the packet path; the socket hook's leave no trace after they are made.
@@ -91,6 +93,7 @@ impl Frontend {
                 Algorithm::from_code(service.algorithm).map(Algorithm::name),
                 service.algorithm,
             ),
+            affinity_timeout: service.affinity_timeout,
             id: service.id,
             generation: service.generation,
             flows,

@@ -8,7 +8,9 @@ use aya::Pod;
 use aya::maps::{Map, MapData, MapInfo, MapType, PerCpuArray};
 use proxy_common::maps as names;
 use proxy_common::{
-    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow,
+    FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service,
+    ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 
 use super::bpffs::{BpffsError, Lock};

@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
-    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey,
+    Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey,
+    SourceRange, limits,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;

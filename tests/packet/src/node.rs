@@ -9,7 +9,8 @@
 //! ```
 
 use proxy_common::{
-    Address, AddressKind, AffinityBackend, Algorithm, Backend, BackendRange, BackendState, Cidr, FrontendKind, Ip, NodeConfig, Scope, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange,
+    Address, AddressKind, AffinityBackend, Algorithm, Backend, BackendRange, BackendState, Cidr,
+    FrontendKind, Ip, NodeConfig, Scope, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange,
 };
 
 use crate::routes::{Entry, Routes, Way};

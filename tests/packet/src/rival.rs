@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use anyhow::{Result, ensure};
 use proxy_common::{
-    Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip,
+    NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};

@@ -15,7 +15,9 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
-    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, NodeConfig, PortWord, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange, maps,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow,
+    FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, NodeConfig, PortWord, Service, ServiceCidrs,
+    ServiceKey, SourceKey, SourceRange, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::io::Errno;
