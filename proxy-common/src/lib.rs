@@ -87,7 +87,7 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 20] = [
+    pub const PINNED: [&str; 22] = [
         ADDRESSES,
         ADDRESS_FILTER,
         SERVICE_CIDRS,

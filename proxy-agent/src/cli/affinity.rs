@@ -7,10 +7,11 @@ use anyhow::Result;
 use proxy_common::{Affinity, AffinityBackend, AffinityKey, BackendSet, Ip};
 use serde::Serialize;
 
+use super::flows::limit;
 use super::table::Table;
 use super::view::{self, Name};
 use super::{answer, say_if_empty, short_time, socket, word};
-use crate::config::{FlowFlags, Output};
+use crate::config::FlowFlags;
 use crate::kernel::{self, Maps};
 
 /// A client of a service port.
@@ -96,11 +97,9 @@ pub fn run(flags: &FlowFlags) -> Result<()> {
     });
     say_if_empty(&flags.output, &clients, "clients that stick to an endpoint");
     let all = clients.len();
-    if flags.limit > 0 {
-        clients.truncate(flags.limit);
-    }
+    clients.truncate(limit(flags));
     answer(&flags.output, &clients, |wide| table(&clients, wide))?;
-    if clients.len() < all && flags.output.output != Output::Json {
+    if clients.len() < all {
         eprintln!("{} more; --limit 0 shows all.", all - clients.len());
     }
     Ok(())

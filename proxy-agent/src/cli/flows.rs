@@ -75,7 +75,7 @@ pub fn run(flags: &FlowFlags) -> Result<()> {
 }
 
 /// A person reads some lines, a program all of them: it would not see that some are missing.
-fn limit(flags: &FlowFlags) -> usize {
+pub(super) fn limit(flags: &FlowFlags) -> usize {
     let usual = if flags.output.output == Output::Json {
         0
     } else {
