@@ -152,7 +152,7 @@ pub struct AgentFlags {
     /// What becomes of ports that a load balancer's address or an external IP does not have
     #[arg(long, value_enum, default_value_t)]
     pub vip_unknown_ports: UnknownPorts,
-    /// kube-proxy's switches: AllowServiceExternalIPs [default: true]
+    /// Switches with kube-proxy's names: `AllowServiceExternalIPs` [default: true]
     #[arg(long, value_name = "GATE=BOOL", value_delimiter = ',')]
     pub feature_gates: Vec<gates::Gate>,
     /// How log lines are written

@@ -183,7 +183,7 @@ impl Objects {
             Object::Node(node) if name.name == self.node_name => {
                 self.put_node(Some(Node::read(node)), dirty);
             }
-            Object::ServiceCidr(cidr) => dirty.other |= self.service_cidrs.put(name, cidr),
+            Object::ServiceCidr(cidr) => dirty.other |= self.service_cidrs.put(&name, cidr),
             // Who is there is told while the own Node is not.
             Object::Node(_) => dirty.other |= new && self.node.is_none(),
         }

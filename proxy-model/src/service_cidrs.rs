@@ -24,7 +24,7 @@ struct Range {
 
 impl Ranges {
     /// An object is new or different; says whether that is news.
-    pub fn put(&mut self, name: ObjectName, object: &ApiServiceCidr) -> bool {
+    pub fn put(&mut self, name: &ObjectName, object: &ApiServiceCidr) -> bool {
         let mut range = Range::default();
         let words = object.spec.iter().filter_map(|spec| spec.cidrs.as_ref());
         for word in words.flatten() {
@@ -36,7 +36,7 @@ impl Ranges {
             }
         }
         let before = self.objects.insert(name.clone(), range);
-        before.as_ref() != self.objects.get(&name)
+        before.as_ref() != self.objects.get(name)
     }
 
     /// An object is gone; says whether that is news.

@@ -36,7 +36,7 @@ impl Sources {
     /// Every row: service id, range, generation.
     pub(super) fn all(&self) -> Result<Vec<(u32, Prefix, u32)>, MapError> {
         let mut rows = Vec::new();
-        for row in self.0.iter() {
+        for row in &self.0 {
             let (key, row) = row.map_err(|error| map_error(maps::SOURCE_RANGES, "read", &"(all)", error))?;
             let SourceKey { service, address } = key.data();
             let bits = key.prefix_len().saturating_sub(SERVICE_BITS);

@@ -1,5 +1,6 @@
 //! Addresses that others route to the node: a load balancer's, and external IPs.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -27,9 +28,8 @@ fn write(world: &World, spec: &[&str], status: bool) -> Result<()> {
     let mut yaml = service.to_yaml();
     if status {
         let [v4, v6] = VIPS;
-        yaml.push_str(&format!(
-            "status:\n  loadBalancer:\n    ingress:\n    - ip: {v4}\n    - ip: \"{v6}\"\n"
-        ));
+        let ingress = format!("[{{ip: {v4}}}, {{ip: \"{v6}\"}}]");
+        writeln!(yaml, "status: {{loadBalancer: {{ingress: {ingress}}}}}")?;
     }
     let [web_1, _, web_3] = &world.web;
     let mut documents = vec![yaml];
@@ -42,7 +42,7 @@ fn write(world: &World, spec: &[&str], status: bool) -> Result<()> {
             rows.iter()
                 .any(|row| row.get("address").is_some_and(|at| at == *vip))
         };
-        VIPS.iter().all(|vip| at(vip))
+        VIPS.iter().all(at)
     });
     ensure!(served, "{VIPS:?} are not served: {rows:?}");
     let (n1_v4, n1_v6) = (world.n1.v4(), world.n1.v6());

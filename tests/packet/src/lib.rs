@@ -19,6 +19,7 @@ pub mod generate;
 pub mod kernel;
 pub mod laws;
 pub mod memory;
+pub mod network;
 pub mod node;
 pub mod pair;
 pub mod random;

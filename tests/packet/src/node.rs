@@ -13,7 +13,7 @@ use proxy_common::{
     FrontendKind, Ip, NodeConfig, Scope, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange,
 };
 
-use crate::routes::{Entry, Routes, Way};
+pub use crate::network::{routes, table};
 use crate::services::{GUARDED, LET_IN, RETIRED, SPECS, Spec};
 
 /// An interface of the node.
@@ -208,47 +208,7 @@ pub fn rows(snat_ports: u16) -> Rows {
         ..Rows::default()
     };
     for v6 in [false, true] {
-        let mut address = |host: Host, kind: AddressKind, node_ports: u8| {
-            rows.addresses.push((
-                host.ip(v6),
-                Address {
-                    kind: kind.code(),
-                    node_ports,
-                    vip: u8::from(host == BALANCER_ON_NODE),
-                    reserved: 0,
-                },
-            ));
-        };
-        address(Host::Node, AddressKind::Node, 1);
-        address(Host::PodGate, AddressKind::Node, 1);
-        address(Host::TunnelGate, AddressKind::Node, 1);
-        address(Host::OverlayGate, AddressKind::Node, 0);
-        rows.addresses.push((
-            loopback(v6),
-            Address {
-                kind: AddressKind::Loopback.code(),
-                node_ports: 1,
-                ..Address::default()
-            },
-        ));
-        let mut address = |host: Host, kind: AddressKind, node_ports: u8| {
-            rows.addresses.push((
-                host.ip(v6),
-                Address {
-                    kind: kind.code(),
-                    node_ports,
-                    ..Address::default()
-                },
-            ));
-        };
-        address(Host::Vip(RETIRED), AddressKind::Retired, 0);
-        for spec in &SPECS {
-            address(Host::Vip(spec.vip), AddressKind::ClusterIp, 0);
-            if spec.node_port != 0 {
-                address(Host::Balancer(spec.vip), AddressKind::Vip, 0);
-            }
-        }
-        address(Host::Balancer(RETIRED), AddressKind::RetiredVip, 0);
+        add_addresses(&mut rows, v6);
         for (index, spec) in SPECS.iter().enumerate() {
             add_service(&mut rows, spec, index, v6);
             if spec.name == GUARDED {
@@ -263,6 +223,31 @@ pub fn rows(snat_ports: u16) -> Rows {
         }
     }
     rows
+}
+
+fn add_addresses(rows: &mut Rows, v6: bool) {
+    let mut add = |address: Ip, kind: AddressKind, node_ports: u8| {
+        let row = Address {
+            kind: kind.code(),
+            node_ports,
+            vip: u8::from(address == BALANCER_ON_NODE.ip(v6)),
+            reserved: 0,
+        };
+        rows.addresses.push((address, row));
+    };
+    for host in [Host::Node, Host::PodGate, Host::TunnelGate] {
+        add(host.ip(v6), AddressKind::Node, 1);
+    }
+    add(Host::OverlayGate.ip(v6), AddressKind::Node, 0);
+    add(loopback(v6), AddressKind::Loopback, 1);
+    for spec in &SPECS {
+        add(Host::Vip(spec.vip).ip(v6), AddressKind::ClusterIp, 0);
+        if spec.node_port != 0 {
+            add(Host::Balancer(spec.vip).ip(v6), AddressKind::Vip, 0);
+        }
+    }
+    add(Host::Vip(RETIRED).ip(v6), AddressKind::Retired, 0);
+    add(Host::Balancer(RETIRED).ip(v6), AddressKind::RetiredVip, 0);
 }
 
 /// The host's loopback address.
@@ -399,78 +384,4 @@ fn add_cursors(rows: &mut Rows, id: u32) {
     // Somewhere, as the agent does it; near the end of the range for one, so that it wraps.
     rows.cursors.push((id * 2, u64::MAX - 1 - u64::from(id)));
     rows.cursors.push((id * 2 + 1, u64::from(id) * 7));
-}
-
-/// The routing table.
-pub fn routes() -> Routes {
-    let mut entries = Vec::new();
-    for v6 in [false, true] {
-        for (network, length, way) in table(v6) {
-            let length = if v6 { length } else { length + 96 };
-            entries.push(Entry { network, length, way });
-        }
-    }
-    Routes::new(entries)
-}
-
-/// Routes of one family, with the length of the network as people write it.
-pub fn table(v6: bool) -> Vec<(Ip, u8, Option<Way>)> {
-    let way = |port: Port, router: Option<Ip>, source: Host| {
-        Some(Way {
-            interface: port.index(),
-            router,
-            source: source.ip(v6),
-            mtu: port.mtu(),
-        })
-    };
-    let (host, net) = if v6 { (128, 64) } else { (32, 24) };
-    let unspecified = if v6 { Ip::UNSPECIFIED } else { Ip::v4([0; 4]) };
-    vec![
-        (
-            unspecified,
-            0,
-            way(Port::Uplink, Some(Host::Router.ip(v6)), Host::Node),
-        ),
-        (
-            network(Host::Node.ip(v6), v6),
-            net,
-            way(Port::Uplink, None, Host::Node),
-        ),
-        (Host::Pod1.ip(v6), host, way(Port::Pod1, None, Host::PodGate)),
-        (Host::Pod2.ip(v6), host, way(Port::Pod2, None, Host::PodGate)),
-        (
-            Host::Remote(0).ip(v6),
-            net,
-            way(Port::Overlay, Some(Host::Remote(254).ip(v6)), Host::OverlayGate),
-        ),
-        (
-            Host::Warrior(0).ip(v6),
-            net,
-            way(Port::Tunnel, None, Host::TunnelGate),
-        ),
-        (network(Host::Lost.ip(v6), v6), net, None),
-        // The node's own addresses: to them the kernel delivers, it does not forward.
-        (Host::Node.ip(v6), host, None),
-        (Host::PodGate.ip(v6), host, None),
-        (Host::OverlayGate.ip(v6), host, None),
-        (Host::TunnelGate.ip(v6), host, None),
-        (
-            if v6 {
-                Ip::v6([0; 16])
-            } else {
-                Ip::v4([127, 0, 0, 0])
-            },
-            if v6 { 128 } else { 8 },
-            None,
-        ),
-    ]
-}
-
-/// The network of an address, as long as its family has them here.
-fn network(address: Ip, v6: bool) -> Ip {
-    let bits = if v6 { 64 } else { 8 };
-    let number = u128::from_be_bytes(address.bytes) >> bits << bits;
-    Ip {
-        bytes: number.to_be_bytes(),
-    }
 }
