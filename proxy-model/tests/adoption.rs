@@ -1,6 +1,10 @@
 //! Rows of a former agent that are not what they seem: each lie costs what it is about, and ends as the truth.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::Duration;
 
@@ -111,76 +115,77 @@ fn honest_rows_are_left_alone() {
 /// A lie that a map may tell.
 type Lie = fn(&mut Adopted);
 
+const LIES: [(&str, Lie); 19] = [
+    ("a row refers to another service's slots", |rows| {
+        rows.services[0].1.cluster = rows.services[1].1.cluster;
+    }),
+    ("a row refers to slots beyond the map", |rows| {
+        rows.services[0].1.cluster = BackendRange {
+            base: u32::MAX,
+            count: 4,
+        };
+    }),
+    ("a row refers to slots that nobody wrote", |rows| {
+        rows.services[0].1.cluster = BackendRange { base: 900, count: 2 };
+    }),
+    ("a row refers to more slots than it has", |rows| {
+        rows.services[0].1.cluster.count += 1;
+    }),
+    ("a row has another id", |rows| rows.services[0].1.id = 2),
+    ("a row has an id that nobody has", |rows| {
+        rows.services[0].1.id = 77;
+    }),
+    ("a row has another generation", |rows| {
+        rows.services[0].1.generation += 1;
+    }),
+    ("two services have one backend id", |rows| {
+        rows.backends[1].1.id = rows.backends[0].1.id;
+    }),
+    ("a slot says that it is another service's", |rows| {
+        rows.backends[0].1.service = 2;
+    }),
+    ("a backend is retired", |rows| rows.states[1].1.serving = 0),
+    ("a backend has another generation", |rows| {
+        rows.states[1].1.generation += 5;
+    }),
+    ("two ids have one name", |rows| {
+        let (_, name) = rows.names[0];
+        rows.names[1].1 = name;
+    }),
+    ("a name is damaged", |rows| {
+        rows.names[0].1 = ServiceName {
+            name: [0xff; 64],
+            ..rows.names[0].1
+        };
+    }),
+    ("a frontend of nobody", |rows| {
+        let (mut key, row) = rows.services[0];
+        key.port = 9;
+        rows.services.push((key, row));
+    }),
+    ("clients stick to another place", |rows| {
+        rows.affinity_backends[0].1.backend.port += 1;
+    }),
+    ("clients stick to a former generation", |rows| {
+        rows.affinity_backends[0].1.backend.generation += 1;
+    }),
+    ("clients stick to a backend of a set that has it not", |rows| {
+        rows.affinity_backends[0].1.in_local = 1;
+    }),
+    ("clients cannot stick to a backend", |rows| {
+        rows.affinity_backends.remove(0);
+    }),
+    ("clients stick to a backend of nobody", |rows| {
+        let mut row = rows.affinity_backends[0].1;
+        row.backend.id = 77;
+        rows.affinity_backends.push((77, row));
+    }),
+];
+
 #[test]
 fn lies_are_found_and_corrected() {
     let (rows, text) = good();
-    let lies: [(&str, Lie); 19] = [
-        ("a row refers to another service's slots", |rows| {
-            rows.services[0].1.cluster = rows.services[1].1.cluster;
-        }),
-        ("a row refers to slots beyond the map", |rows| {
-            rows.services[0].1.cluster = BackendRange {
-                base: u32::MAX,
-                count: 4,
-            };
-        }),
-        ("a row refers to slots that nobody wrote", |rows| {
-            rows.services[0].1.cluster = BackendRange { base: 900, count: 2 };
-        }),
-        ("a row refers to more slots than it has", |rows| {
-            rows.services[0].1.cluster.count += 1;
-        }),
-        ("a row has another id", |rows| rows.services[0].1.id = 2),
-        ("a row has an id that nobody has", |rows| {
-            rows.services[0].1.id = 77;
-        }),
-        ("a row has another generation", |rows| {
-            rows.services[0].1.generation += 1;
-        }),
-        ("two services have one backend id", |rows| {
-            rows.backends[1].1.id = rows.backends[0].1.id;
-        }),
-        ("a slot says that it is another service's", |rows| {
-            rows.backends[0].1.service = 2;
-        }),
-        ("a backend is retired", |rows| rows.states[1].1.serving = 0),
-        ("a backend has another generation", |rows| {
-            rows.states[1].1.generation += 5;
-        }),
-        ("two ids have one name", |rows| {
-            let (_, name) = rows.names[0];
-            rows.names[1].1 = name;
-        }),
-        ("a name is damaged", |rows| {
-            rows.names[0].1 = ServiceName {
-                name: [0xff; 64],
-                ..rows.names[0].1
-            };
-        }),
-        ("a frontend of nobody", |rows| {
-            let (mut key, row) = rows.services[0];
-            key.port = 9;
-            rows.services.push((key, row));
-        }),
-        ("clients stick to another place", |rows| {
-            rows.affinity_backends[0].1.backend.port += 1;
-        }),
-        ("clients stick to a former generation", |rows| {
-            rows.affinity_backends[0].1.backend.generation += 1;
-        }),
-        ("clients stick to a backend of a set that has it not", |rows| {
-            rows.affinity_backends[0].1.in_local = 1;
-        }),
-        ("clients cannot stick to a backend", |rows| {
-            rows.affinity_backends.remove(0);
-        }),
-        ("clients stick to a backend of nobody", |rows| {
-            let mut row = rows.affinity_backends[0].1;
-            row.backend.id = 77;
-            rows.affinity_backends.push((77, row));
-        }),
-    ];
-    for (what, lie) in lies {
+    for (what, lie) in LIES {
         let mut rows = rows.clone();
         lie(&mut rows);
         let (after, steps) = recover(&rows);
