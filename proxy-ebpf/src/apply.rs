@@ -15,7 +15,7 @@ use proxy_datapath::reply::MAX;
 use proxy_datapath::{Packet as _, PacketMut as _, Place, Scratch, Verdict, rewrite};
 
 use crate::glue::Skb;
-use crate::tables::words;
+use crate::words::words;
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;

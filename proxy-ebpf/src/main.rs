@@ -25,7 +25,9 @@ mod count;
 mod glue;
 mod hooks;
 mod maps;
+mod source_ranges;
 mod tables;
+mod words;
 
 /// Programs that call GPL-only helpers must say that they may.
 #[unsafe(link_section = "license")]

@@ -8,7 +8,7 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::btf_maps::{Array, lpm_trie};
+use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
     Address, Affinity, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey,
@@ -19,7 +19,8 @@ use proxy_datapath::flow::Change;
 use proxy_datapath::select::Pick;
 use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
 
-use crate::{affinity, maps};
+use crate::words::{bytes, words};
+use crate::{affinity, maps, source_ranges};
 
 /// The maps, as one run of a program sees them.
 pub(crate) struct Kernel {
@@ -152,9 +153,7 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn source_range(&self, source: &SourceKey) -> Option<SourceRange> {
-        maps::SOURCE_RANGES
-            .get(&lpm_trie::Key::new(SourceKey::BITS, *source))
-            .copied()
+        source_ranges::find(source)
     }
 
     #[inline(always)]
@@ -387,18 +386,4 @@ unsafe fn read_route(fib: &FibLookup, config: &NodeConfig, v4: bool, route: &mut
             (false, false) => config.fallback_source_v6,
         };
     }
-}
-
-/// An address as the four words that the kernel's structs have.
-#[inline(always)]
-pub(crate) fn words(ip: &Ip) -> [u32; 4] {
-    // SAFETY: sixteen bytes either way, and every bit pattern is valid in both.
-    unsafe { mem::transmute::<[u8; 16], [u32; 4]>(ip.bytes) }
-}
-
-/// The way back.
-#[inline(always)]
-pub(crate) fn bytes(words: [u32; 4]) -> Ip {
-    // SAFETY: as in `words`.
-    Ip::v6(unsafe { mem::transmute::<[u32; 4], [u8; 16]>(words) })
 }

@@ -11,7 +11,8 @@ use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{Be16, EventKind, Ip, Reason};
 use proxy_datapath::socket::{self, Answer, Call, Caller};
 
-use crate::tables::{Kernel, bytes, words};
+use crate::tables::Kernel;
+use crate::words::{bytes, words};
 use crate::{count, maps};
 
 /// What a hook returns: go on, or fail.
