@@ -13,6 +13,7 @@ pub mod error;
 pub mod health;
 pub mod http;
 pub mod kernel;
+pub mod leaving;
 pub mod logging;
 pub mod metrics;
 pub mod panics;

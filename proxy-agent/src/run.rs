@@ -29,6 +29,7 @@ use crate::http::{self, Refused, ServiceChecks};
 use crate::kernel::{
     self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot, Sweeper, Walk,
 };
+use crate::leaving::Leaving;
 use crate::metrics::{Metrics, Scraper};
 use crate::problems;
 use crate::report::Report;
@@ -71,7 +72,7 @@ pub enum RunError {
         "reading what an earlier agent left in the maps; if that is damaged, run `weir cleanup` and start again"
     )]
     Adopt(#[source] MapError),
-    /// Handles for the sweeper.
+    /// Handles for the sweeper, and for whoever ends sockets.
     #[error(transparent)]
     Sweeper(#[from] OpenError),
     /// The interfaces.
@@ -148,7 +149,7 @@ enum Input {
     Changes(Changes),
     Snapshot(Snapshot),
     Walk(Walk),
-    /// Health check node ports that cannot be answered are others now.
+    /// Health check node ports that cannot be answered, or sockets that cannot be ended, are others now.
     Refused,
     Time,
 }
@@ -159,6 +160,7 @@ struct Inputs {
     snapshots: watch::Receiver<Snapshot>,
     walks: mpsc::Receiver<Walk>,
     refused: watch::Receiver<Refused>,
+    staying: watch::Receiver<Option<String>>,
     terminate: Signal,
     interrupt: Signal,
     source: tokio::task::JoinHandle<Result<(), SourceError>>,
@@ -181,6 +183,7 @@ impl Inputs {
             snapshots,
             walks,
             refused: agent.checks.news(),
+            staying: agent.leaving.news(),
             terminate: signal(SignalKind::terminate()).map_err(RunError::Signals)?,
             interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signals)?,
             source: tokio::spawn(source.run(changes_out)),
@@ -205,6 +208,7 @@ impl Inputs {
             },
             Some(walk) = self.walks.recv() => Ok(Input::Walk(walk)),
             Ok(()) = self.refused.changed() => Ok(Input::Refused),
+            Ok(()) = self.staying.changed() => Ok(Input::Refused),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Ok(Input::Time),
         }
     }
@@ -221,6 +225,7 @@ struct Agent {
     unconfigured: Option<String>,
     ready: bool,
     checks: ServiceChecks,
+    leaving: Leaving,
     problems: Report,
     telemetry: Telemetry,
 }
@@ -241,6 +246,7 @@ impl Agent {
                 adopted.backends.len(),
             );
         }
+        let leaving = Leaving::start(maps.pins(), &telemetry.metrics)?;
         Ok(Self {
             node_name: options.node_name.clone(),
             model: Model::new(options, adopted),
@@ -250,6 +256,7 @@ impl Agent {
             unconfigured: None,
             ready: false,
             checks,
+            leaving,
             problems: Report::default(),
             telemetry,
         })
@@ -315,10 +322,12 @@ impl Agent {
     /// Services.
     async fn step(&mut self, news: bool) {
         let before = clock::monotonic();
-        let Self { model, maps, .. } = self;
+        let Self {
+            model, maps, leaving, ..
+        } = self;
         let outcome = apply::catch_up(model, clock::monotonic, |step| {
             tracing::trace!(?step);
-            maps.apply(step)
+            maps.apply(step).inspect(|()| leaving.note(step))
         })
         .await;
         let took = clock::monotonic().saturating_sub(before);
@@ -360,8 +369,9 @@ impl Agent {
             let problem = interface.problem.as_ref()?;
             Some(format!("interface {}: {problem}", interface.name))
         });
+        let others = of_interfaces.chain(self.unconfigured.clone());
         self.problems
-            .replace(of_objects, of_interfaces.chain(self.unconfigured.clone()));
+            .replace(of_objects, others.chain(self.leaving.problem()));
     }
 
     fn say_ready(&mut self) {

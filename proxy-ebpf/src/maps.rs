@@ -155,8 +155,10 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { limits::FRAGMEN
 
 /// What the socket hook told a socket.
 ///
-/// Writer:    programs. Reader: programs.
-/// Lifecycle: born with `connect` or `sendmsg`, dies by LRU; cookies are never used twice.
+/// Writer:    programs; agent writes the rows of connected UDP sockets again, and deletes those of sockets that it ended.
+/// Reader:    programs, agent.
+/// Lifecycle: born with `connect` or `sendmsg`, dies by LRU (not while an agent runs, if it is of a host process's connected
+///            UDP socket); cookies are never used twice.
 /// Full:      LRU evicts; `getpeername` then names the backend, and UDP picks a backend again.
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]

@@ -6,6 +6,7 @@
 //!                       ▼
 //!  Interfaces::start(programs) ──▶ snapshots: local addresses, what is attached where
 //!  Sweeper::open(pins).run()   ──▶ walks: frontends that flows still use
+//!  LeftSockets::open(pins).look() ──▶ ends sockets whose backend does not serve any more
 //! ```
 //!
 //! Links and maps are pinned: when the agent ends, however it ends, the programs go on serving.
@@ -18,12 +19,14 @@ mod classify;
 mod cleanup;
 mod clock;
 mod clsact;
+mod diag;
 mod events;
 mod feed;
 mod filtered;
 mod flows;
 mod inspect;
 mod interfaces;
+mod left;
 mod links;
 mod load;
 mod maps;
@@ -46,6 +49,7 @@ pub use events::EventReader;
 pub use flows::{SWEEP_INTERVAL, Sweeper, Walk};
 pub use inspect::{Fill, Flows};
 pub use interfaces::{Interface, Interfaces, Snapshot};
+pub use left::{LeftSockets, Look, LookError};
 pub use load::{Kernel, KernelLog, LoadError, Options, load};
 pub use maps::{MapError, Maps, OpenError};
 pub use network::Sources;

@@ -54,6 +54,7 @@ pub struct Metrics {
     problems: IntGauge,
     interfaces: IntGauge,
     steps: IntCounterVec,
+    sockets: IntCounterVec,
     packets: IntCounterVec,
     flows: IntGauge,
     rows: IntGaugeVec,
@@ -102,6 +103,7 @@ impl Metrics {
             problems: add.int_gauge("weir_problems", "Sentences about what is wrong that stand in the log and still hold")?,
             interfaces: add.int_gauge("weir_interfaces", "Interfaces that weir's programs are attached to")?,
             steps: add.counters("weir_steps_total", "Steps that the kernel was asked to do, by result: done or refused", &["result"])?,
+            sockets: add.counters("weir_sockets_ended_total", "Connected UDP sockets of the node's own processes whose endpoint does not serve any more, by result: done (ended) or refused (each time the kernel does not end one)", &["result"])?,
             packets: add.counters("weir_packets_total", "Packets and connections by what happened to them; see docs/maps.md, COUNTERS", &["reason"])?,
             flows: add.int_gauge("weir_flows", "Connections that the packet path translates")?,
             rows: add.int_gauges("weir_map_rows", "Rows in use, by map", &["map"])?,
@@ -123,6 +125,7 @@ impl Metrics {
         // A rate is only seen if the first value is there before the first event.
         for result in ["done", "refused"] {
             self.steps.with_label_values(&[result]);
+            self.sockets.with_label_values(&[result]);
         }
         for counters in [&self.healthz, &self.livez] {
             counters.with_label_values(&["200"]);
@@ -183,6 +186,14 @@ impl Metrics {
         self.problems.set(number(problems));
         self.interfaces.set(number(interfaces));
         self.ready.set(ready.into());
+    }
+
+    /// Sockets whose endpoint is gone were ended, or the kernel refused.
+    pub fn ended(&self, done: usize, refused: usize) {
+        for (result, count) in [("done", done), ("refused", refused)] {
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            self.sockets.with_label_values(&[result]).inc_by(count);
+        }
     }
 
     /// Whether a kind is being followed.

@@ -70,6 +70,23 @@ pub enum Probe {
         /// For how long.
         millis: u64,
     },
+    /// Ask on one connected UDP socket every 10 ms, for a time, and connect it again when it is told that it no longer is
+    /// connected: all that a program has to do.
+    Ask {
+        /// Where to.
+        target: SocketAddr,
+        /// For how long.
+        millis: u64,
+    },
+    /// Connect UDP sockets, and close them, without a word.
+    Connects {
+        /// Where to.
+        target: SocketAddr,
+        /// How many a second.
+        rate: u32,
+        /// For how long.
+        millis: u64,
+    },
 }
 
 /// What a probe saw.
@@ -87,6 +104,8 @@ pub struct Finding {
     pub wrong_bytes: u64,
     /// The longest time between two answers.
     pub longest_silence_ms: u64,
+    /// How often the socket was ended under its user.
+    pub aborted: u64,
     /// Why it ended early.
     pub error: Option<String>,
 }
@@ -122,6 +141,10 @@ impl Probe {
                 connected,
                 millis,
             } => stream(target, connected, Duration::from_millis(millis), &mut finding),
+            Self::Ask { target, millis } => ask(target, Duration::from_millis(millis), &mut finding),
+            Self::Connects { target, rate, millis } => {
+                connects(target, rate, Duration::from_millis(millis), &mut finding)
+            }
         };
         finding.error = result.err().map(|error| format!("{:?}: {error}", error.kind()));
         finding
@@ -288,6 +311,51 @@ fn stream(target: SocketAddr, connected: bool, limit: Duration, finding: &mut Fi
         std::thread::sleep(Duration::from_millis(5));
     }
     finding.silent_for(last.elapsed());
+    Ok(())
+}
+
+fn ask(target: SocketAddr, limit: Duration, finding: &mut Finding) -> io::Result<()> {
+    const TURN: Duration = Duration::from_millis(10);
+    let socket = udp_socket(target)?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(TURN))?;
+    let (begin, mut buffer) = (clock::now(), [0; 512]);
+    let mut last = begin;
+    while begin.elapsed() < limit {
+        let turn = clock::now();
+        match socket.send(b"x").and_then(|_| socket.recv(&mut buffer)) {
+            Ok(length) => {
+                finding.silent_for(last.elapsed());
+                last = clock::now();
+                finding.answered(first_word(buffer.get(..length).unwrap_or_default()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                finding.aborted += 1;
+                // Where nobody answers this fails, and `send` says then that there is no destination.
+                let _ = socket.connect(target);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::DESTADDRREQ.raw_os_error()) => {
+                let _ = socket.connect(target);
+            }
+            // Late, or an ICMP error.
+            Err(_) => {}
+        }
+        std::thread::sleep(TURN.saturating_sub(turn.elapsed()));
+    }
+    finding.silent_for(last.elapsed());
+    Ok(())
+}
+
+fn connects(target: SocketAddr, rate: u32, limit: Duration, finding: &mut Finding) -> io::Result<()> {
+    let begin = clock::now();
+    let mut count = 0;
+    while begin.elapsed() < limit {
+        udp_socket(target)?.connect(target)?;
+        count += 1;
+        let due = Duration::from_secs(1) * count / rate;
+        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+    }
+    finding.ok = count.into();
     Ok(())
 }
 
