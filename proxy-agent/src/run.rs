@@ -9,9 +9,7 @@
 //!
 //! The first event is acted on at once; what arrives while steps run is taken together.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -271,13 +269,13 @@ impl Agent {
                     let own = objects.iter().rev().find_map(|object| self.own_node(object));
                     // A complete list without it: there is nothing to wait for.
                     self.interfaces
-                        .set_node_addresses(own.map(internal_ips).unwrap_or_default());
+                        .set_node_addresses(own.map(ApiNode::internal_ips).unwrap_or_default());
                     own.inspect(|node| self.telemetry.set_node(node));
                 }
                 Change::Put(object) => {
                     // Its addresses tell which interfaces are uplinks.
                     if let Some(own) = self.own_node(object) {
-                        self.interfaces.set_node_addresses(internal_ips(own));
+                        self.interfaces.set_node_addresses(own.internal_ips());
                         self.telemetry.set_node(own);
                     }
                 }
@@ -390,15 +388,4 @@ impl Agent {
             self.attached_interfaces(),
         );
     }
-}
-
-fn internal_ips(node: &ApiNode) -> BTreeSet<IpAddr> {
-    let addresses = node
-        .status
-        .iter()
-        .flat_map(|status| status.addresses.iter().flatten());
-    addresses
-        .filter(|address| address.kind.as_deref() == Some("InternalIP"))
-        .filter_map(|address| address.address.as_deref()?.parse().ok())
-        .collect()
 }

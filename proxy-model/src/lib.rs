@@ -59,6 +59,7 @@ mod planning;
 pub mod ports;
 pub mod reconcile;
 pub mod retry;
+pub mod room;
 pub mod service;
 pub mod service_cidrs;
 pub mod slabs;

@@ -1,6 +1,7 @@
 //! This node in our words: its zone and its addresses.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use proxy_common::Ip;
 
@@ -19,6 +20,13 @@ pub struct Node {
     pub addresses: BTreeSet<Ip>,
     /// What is wrong with it.
     pub problems: Vec<String>,
+}
+
+impl ApiNode {
+    /// Its `InternalIP`s, as the machine has addresses.
+    pub fn internal_ips(&self) -> BTreeSet<IpAddr> {
+        Node::read(self).addresses.into_iter().map(IpAddr::from).collect()
+    }
 }
 
 impl Node {

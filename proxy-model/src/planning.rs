@@ -9,8 +9,9 @@ use crate::desired::{self, Desired};
 use crate::model::Model;
 use crate::object::ObjectName;
 use crate::plan::Step;
-use crate::reconcile::{Reconcile, Room, Shortage, Stages};
+use crate::reconcile::{Reconcile, Stages};
 use crate::retry::Task;
+use crate::room::{Room, Shortage};
 
 impl Model {
     /// Rows that nobody can vouch for go first, alone: new rows could share slots with them.
