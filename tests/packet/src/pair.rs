@@ -2,7 +2,7 @@
 
 mod affinity;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -60,19 +60,9 @@ impl Pair {
             services: rows.services.iter().copied().collect(),
             sources: rows.sources.clone(),
             backends: rows.backends.iter().copied().collect(),
-            states: rows
-                .states
-                .iter()
-                .copied()
-                .collect::<std::collections::HashMap<_, _>>()
-                .into(),
+            states: rows.states.iter().copied().collect::<HashMap<_, _>>().into(),
             affinity_backends: affinity::backends(rows),
-            cursors: rows
-                .cursors
-                .iter()
-                .copied()
-                .collect::<std::collections::HashMap<_, _>>()
-                .into(),
+            cursors: rows.cursors.iter().copied().collect::<HashMap<_, _>>().into(),
             shared: rows.shared.iter().copied().collect::<HashSet<_>>().into(),
             routes: node::routes(),
             ..Memory::default()

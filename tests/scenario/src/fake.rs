@@ -99,14 +99,12 @@ impl FakeKernel {
     pub fn store(&mut self, step: &Step) {
         match step {
             Step::PutBackendState { id, generation } => {
-                self.states.insert(
-                    *id,
-                    BackendState {
-                        chosen: 0,
-                        generation: *generation,
-                        serving: 1,
-                    },
-                );
+                let state = BackendState {
+                    chosen: 0,
+                    generation: *generation,
+                    serving: 1,
+                };
+                self.states.insert(*id, state);
             }
             Step::PutBackend { slot, backend } => {
                 self.backends.insert(*slot, *backend);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cluster ─▶ ginkgo e2e.test ─▶ report.json ─▶ results ─▶ judged by tests/cluster/expected.toml ─▶ a table
-//!                               junit.xml         └─ --record ─▶ tests/cluster/results/PROXY.tsv ─▶ docs/parity.md
+//!                               junit.xml         └─ --record ─▶ tests/cluster/results/PROXY.txt ─▶ docs/parity.md
 //! ```
 //!
 //! docs/cluster.md says how to use it.

@@ -1,4 +1,4 @@
-//! `tests/cluster/results/PROXY.tsv`: what became of every spec of the group in the last run that was kept.
+//! `tests/cluster/results/PROXY.txt`: what became of every spec of the group in the last run that was kept.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ pub(crate) struct Record {
 
 /// Its file, in the tree.
 fn path(proxy: Proxy) -> String {
-    format!("tests/cluster/results/{}.tsv", proxy.name())
+    format!("tests/cluster/results/{}.txt", proxy.name())
 }
 
 /// Writes what became of the group's specs; of a part of them, those that ran take the place of what was kept before.
@@ -80,7 +80,11 @@ impl Record {
                 Outcome::Declined(says) => ("declined", says.lines().next().unwrap_or_default()),
                 Outcome::LeftOut => ("left out", ""),
             };
-            let line = format!("{word}\t{spec}\t{says}");
+            let line = if says.is_empty() {
+                format!("{word} | {spec}")
+            } else {
+                format!("{word} | {spec} | {says}")
+            };
             // A `String` takes everything.
             let _ = writeln!(text, "{}", line.trim_end());
         }
@@ -93,7 +97,7 @@ impl Record {
             .strip_prefix("# ")
             .context("it does not begin with a line `# ...`")?;
         let row = |line: &str| -> Option<(String, Outcome)> {
-            let mut fields = line.split('\t');
+            let mut fields = line.split(" | ");
             let (word, spec) = (fields.next()?, fields.next()?);
             let says = fields.next().unwrap_or_default().to_owned();
             let outcome = match word {
@@ -158,7 +162,7 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_an_error() {
-        assert!(Record::parse("# a\nmaybe\tb\n").is_err());
+        assert!(Record::parse("# a\nmaybe | b\n").is_err());
         assert!(Record::parse("").is_err());
     }
 }
