@@ -71,7 +71,7 @@ impl LeftSockets {
         }
         let mut look = Look::default();
         for (socket, row) in left {
-            self.end(&diag, (&socket, &row), &mut look)?;
+            self.end(&diag, (&socket, &row), &mut look);
         }
         Ok(look)
     }
@@ -85,9 +85,9 @@ impl LeftSockets {
         if !self.serves(&row)? {
             return Ok(Some(row));
         }
-        if renew {
-            // The key has the socket and the backend: only the name of the frontend can have changed since it was read.
-            self.maps.sockets.put(&key, &row)?;
+        // The key has the socket and the backend: only the name of the frontend can have changed since it was read.
+        if renew && let Err(error) = self.maps.sockets.put(&key, &row) {
+            tracing::debug!(%error, "the row of a socket was not written again; trying again");
         }
         Ok(None)
     }
@@ -98,12 +98,7 @@ impl LeftSockets {
         Ok(state.generation == row.backend_generation && state.serving != 0)
     }
 
-    fn end(
-        &mut self,
-        diag: &Diag,
-        (socket, row): (&Connected, &Socket),
-        look: &mut Look,
-    ) -> Result<(), MapError> {
+    fn end(&mut self, diag: &Diag, (socket, row): (&Connected, &Socket), look: &mut Look) {
         let key = socket.key();
         match diag.end(socket) {
             Ok(true) => {
@@ -112,7 +107,9 @@ impl LeftSockets {
                 tracing::debug!(%ip, port, %backend, backend_port = key.port, "ended a UDP socket");
                 look.ended += 1;
                 // It may connect to this address by itself now, and is then none of ours.
-                self.maps.sockets.delete_dead(&[key], |now| now == row)?;
+                if let Err(error) = self.maps.sockets.delete_dead(&[key], |now| now == row) {
+                    tracing::debug!(%error, "the row of a socket that was ended stays");
+                }
             }
             // Closed meanwhile.
             Ok(false) => {}
@@ -121,7 +118,6 @@ impl LeftSockets {
                 look.why = Some(refusal(&error));
             }
         }
-        Ok(())
     }
 }
 
