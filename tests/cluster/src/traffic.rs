@@ -1,15 +1,20 @@
 //! A Service whose servers say their names, and clients that count them.
 
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use weir_lab::peer::Report;
-use weir_lab::peer_binary;
+use weir_lab::{clock, peer_binary};
 
 use crate::Cluster;
 
 /// Servers of the Service.
 pub const SERVERS: u64 = 4;
+
+/// How long news may take from a pod to the nodes, on a busy machine.
+const PROPAGATION: Duration = Duration::from_secs(30);
 
 /// Name of the image that `./x test cluster` brings to the nodes.
 const IMAGE: &str = "registry.weir.test/lab-peer:dev";
@@ -44,7 +49,60 @@ impl<'a> Web<'a> {
             "--for=condition=Ready",
             "--timeout=60s",
         ])?;
+        web.wait_for_endpoints()?;
         Ok(web)
+    }
+
+    /// Waits until weir has every server on every node: a pod is ready before the rest of the cluster knows that.
+    fn wait_for_endpoints(&self) -> Result<()> {
+        let path = "jsonpath={.items[*].metadata.name}";
+        let pods = [
+            "-n",
+            "kube-system",
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/name=weir",
+            "-o",
+            path,
+        ];
+        for pod in self.cluster.kubectl(&pods)?.split_whitespace() {
+            let known = clock::wait_until(PROPAGATION, || self.has_all(pod).unwrap_or(false));
+            ensure!(
+                known,
+                "{pod} does not know all {SERVERS} servers after {PROPAGATION:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether every frontend of the Service has all servers on the node of this pod of weir's.
+    fn has_all(&self, pod: &str) -> Result<bool> {
+        let namespace = self.namespace.as_str();
+        let ask = [
+            "-n",
+            "kube-system",
+            "exec",
+            pod,
+            "--",
+            "weir",
+            "services",
+            "web",
+            "-n",
+            namespace,
+            "-o",
+            "json",
+        ];
+        let answer: Value = serde_json::from_str(&self.cluster.kubectl(&ask)?)?;
+        let frontends = answer.pointer("/items").and_then(Value::as_array);
+        let frontends = frontends.context("weir lists no frontends")?;
+        let servers = usize::try_from(SERVERS)?;
+        let has_all = |frontend: &Value| {
+            let endpoints = frontend.pointer("/endpoints").and_then(Value::as_array);
+            endpoints.is_some_and(|endpoints| endpoints.len() == servers)
+        };
+        // The ClusterIP and the node port, in both families.
+        Ok(frontends.len() == 4 && frontends.iter().all(has_all))
     }
 
     /// A field of the Service.
