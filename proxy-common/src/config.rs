@@ -30,6 +30,19 @@ pub struct NodeConfig {
     pub reserved: [u8; 5],
 }
 
+impl NodeConfig {
+    /// The node's own address of a family, as far as the agent knows one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fallback_source(&self, v4: bool) -> Ip {
+        if v4 {
+            self.fallback_source_v4
+        } else {
+            self.fallback_source_v6
+        }
+    }
+}
+
 /// The one row of `META`: what a later agent must know before it trusts the other maps.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

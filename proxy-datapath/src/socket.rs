@@ -152,25 +152,17 @@ fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind)
 
 /// What becomes of a call to a frontend that not everybody may use; `None` if it goes on as any other.
 ///
-/// `connect` comes before the socket has an address, so a pod is left to the packet path, which knows its. Its datagrams may
-/// meet there a backend that the same socket talks to past that path, so the port is marked: see [`Tables::is_shared`]. A
-/// host process has the node's address.
+/// `connect` comes before the socket has an address, so a pod is left to the packet path, which knows its. A host process has
+/// the node's address.
 #[inline(always)]
 fn guard(tables: &impl Tables, caller: &impl Caller, call: &Call, service: &Service) -> Option<Answer> {
     cold_path();
     if !caller.is_host() {
-        if call.protocol == UDP {
-            tables.share(caller.source_port());
-        }
-        return Some(Answer::Leave);
+        return Some(leave(tables, caller, call));
     }
-    let node = tables.config().map(|config| {
-        if call.address.is_v4() {
-            config.fallback_source_v4
-        } else {
-            config.fallback_source_v6
-        }
-    });
+    let node = tables
+        .config()
+        .map(|config| config.fallback_source(call.address.is_v4()));
     match node {
         Some(node) if service::lets_in(tables, service, &node) => None,
         _ => Some(Answer::Block(Reason::DropSourceRange)),
@@ -250,7 +242,7 @@ fn again(tables: &impl Tables, asked: &Asked<'_>) -> Option<Answer> {
 fn choose(tables: &impl Tables, caller: &impl Caller, asked: &Asked<'_>) -> Answer {
     let sticks = asked.service.affinity_timeout != 0;
     if sticks && !caller.is_host() {
-        return leave(tables, caller, asked);
+        return leave(tables, caller, asked.call);
     }
     // A connected socket hears of one backend only, and there is no other for a client that sticks to one.
     let several = asked.call.protocol == UDP && !asked.call.connect && !sticks;
@@ -286,8 +278,8 @@ fn choose(tables: &impl Tables, caller: &impl Caller, asked: &Asked<'_>) -> Answ
 /// Leaves a pod to the packet path, which knows its address. Its datagrams may meet there a backend that the same socket
 /// talks to past that path, so the port is marked: see [`Tables::is_shared`].
 #[inline(always)]
-fn leave(tables: &impl Tables, caller: &impl Caller, asked: &Asked<'_>) -> Answer {
-    if asked.call.protocol == UDP {
+fn leave(tables: &impl Tables, caller: &impl Caller, call: &Call) -> Answer {
+    if call.protocol == UDP {
         tables.share(caller.source_port());
     }
     Answer::Leave

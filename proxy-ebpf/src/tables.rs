@@ -382,8 +382,7 @@ unsafe fn read_route(fib: &FibLookup, config: &NodeConfig, v4: bool, route: &mut
         route.source = match (v4, config.fib_source != 0) {
             (true, true) => Ip::v4(fib.__bindgen_anon_3.ipv4_src.to_ne_bytes()),
             (false, true) => bytes(fib.__bindgen_anon_3.ipv6_src),
-            (true, false) => config.fallback_source_v4,
-            (false, false) => config.fallback_source_v6,
+            (_, false) => config.fallback_source(v4),
         };
     }
 }
