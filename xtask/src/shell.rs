@@ -1,9 +1,9 @@
 //! Runs commands, and prints them in a form that can be pasted.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::{self, PipeReader, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -42,6 +42,19 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("failed ({status}): {}", line(command));
     }
     Ok(())
+}
+
+/// Prints and starts the command; all that it says comes out of one pipe, so that its two streams stay in order.
+pub(crate) fn piped(mut command: Command) -> Result<(Child, PipeReader)> {
+    announce(&command);
+    let (said, says) = io::pipe()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(says.try_clone()?)
+        .stderr(says);
+    // The command holds the pipe's other end; with the end of this function only the child does.
+    let child = command.spawn().with_context(|| cannot_start(&command))?;
+    Ok((child, said))
 }
 
 /// Runs the command quietly and returns what it printed to its standard output.

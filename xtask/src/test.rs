@@ -2,10 +2,10 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::count::Count;
@@ -273,18 +273,8 @@ fn color() -> &'static str {
 }
 
 /// Runs the command, passes on what it says as it says it, and keeps a copy.
-///
-/// One pipe for both streams, so that they stay in order.
-fn tee(mut command: Command) -> Result<(String, bool)> {
-    shell::announce(&command);
-    let (said, says) = io::pipe()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(says.try_clone()?)
-        .stderr(says);
-    let mut child = command.spawn().with_context(|| shell::cannot_start(&command))?;
-    // It holds the pipe's other end, and the copy ends with the last of them.
-    drop(command);
+fn tee(command: Command) -> Result<(String, bool)> {
+    let (mut child, said) = shell::piped(command)?;
     let said = copy(said, io::stdout());
     Ok((said, child.wait()?.success()))
 }

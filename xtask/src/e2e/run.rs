@@ -1,9 +1,9 @@
 //! ginkgo and Kubernetes' test binary, on the control plane's machine, which has ways to all nodes and pods.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -102,15 +102,8 @@ fn tests(programs: &E2ePrograms, nodes: u8, kubeconfig: &Path) -> Vec<String> {
 /// Runs the command; what it says goes to a file, and a dot to the terminal for each spec that ended.
 ///
 /// That it fails says only that some spec did: the report tells more.
-fn follow(mut command: Command, log: &Path) -> Result<()> {
-    shell::announce(&command);
-    let (mut said, says) = io::pipe()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(says.try_clone()?)
-        .stderr(says);
-    let mut child = command.spawn().with_context(|| shell::cannot_start(&command))?;
-    drop(command);
+fn follow(command: Command, log: &Path) -> Result<()> {
+    let (mut child, mut said) = shell::piped(command)?;
     let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut buffer = [0; 8192];
     let mut bullets = Bullets::default();
