@@ -40,7 +40,7 @@ pub struct ServiceChecks {
 }
 
 impl ServiceChecks {
-    /// This is all that Services ask for now.
+    /// All that Services ask for, in place of what they asked for before.
     pub fn want(&self, sockets: Sockets) {
         self.wanted.send_if_modified(|wanted| {
             let different = *wanted != sockets;

@@ -1,6 +1,7 @@
 //! The hooks in user space: `proxy-ebpf/src/hooks/tc.rs` and `apply.rs`, on a [`Frame`] instead of a socket buffer.
 
 use proxy_common::{Ip, Reason};
+use proxy_datapath::socket::Caller;
 use proxy_datapath::tables::Tables;
 use proxy_datapath::{Packet as _, Place, Scratch, Verdict, path, rewrite};
 
@@ -12,6 +13,32 @@ pub const NEXT: i32 = -1;
 pub const DROP: i32 = 2;
 /// `TC_ACT_REDIRECT`.
 pub const REDIRECT: i32 = 7;
+
+/// The port that a [`Socket`] sends from.
+pub const SOURCE_PORT: u16 = 41_000;
+
+/// A socket of a host process or of a pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Socket {
+    /// The kernel's cookie of it.
+    pub cookie: u64,
+    /// Whether it is a host process'.
+    pub host: bool,
+}
+
+impl Caller for Socket {
+    fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    fn is_host(&self) -> bool {
+        self.host
+    }
+
+    fn source_port(&self) -> u16 {
+        SOURCE_PORT
+    }
+}
 
 /// A packet program of the object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

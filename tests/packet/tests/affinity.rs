@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 use anyhow::{Context, Result};
 use proxy_common::{Affinity, AffinityBackend, AffinityKey, Backend, BackendSet, Ip, Reason};
 use proxy_datapath::select::{Pick, offer};
-use proxy_datapath::socket::{Answer, Call, Caller, to_service};
+use proxy_datapath::socket::{Answer, Call, to_service};
 use proxy_datapath::tables::Tables as _;
 use weir_packet::craft::{Craft, SYN};
 use weir_packet::kernel::Kernel;
@@ -14,7 +14,7 @@ use weir_packet::node::{self, Host, Port};
 use weir_packet::pair::Pair;
 use weir_packet::rival::{Moment, Rival};
 use weir_packet::services::SPECS;
-use weir_packet::user::{Arrival, Program};
+use weir_packet::user::{Arrival, Program, Socket};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -220,27 +220,6 @@ fn two_cpus_send_a_client_to_one_backend_in_the_kernel() -> Result<()> {
     }
     println!("two CPUs met {met} times of {rounds}");
     Ok(())
-}
-
-/// A socket of a host process or of a pod.
-#[derive(Clone, Copy)]
-struct Socket {
-    cookie: u64,
-    host: bool,
-}
-
-impl Caller for Socket {
-    fn cookie(&self) -> u64 {
-        self.cookie
-    }
-
-    fn is_host(&self) -> bool {
-        self.host
-    }
-
-    fn source_port(&self) -> u16 {
-        41_000
-    }
 }
 
 fn ask(memory: &Memory, socket: Socket, protocol: u8, connect: bool, to: (Ip, u16)) -> Answer {

@@ -5,16 +5,10 @@ use proxy_datapath::socket::{Answer, Call, Caller, from_backend, to_service};
 use proxy_datapath::tables::Tables as _;
 use weir_packet::memory::Memory;
 use weir_packet::node::{self, Host};
+use weir_packet::user::{SOURCE_PORT, Socket};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-
-/// A socket of a host process or of a pod.
-#[derive(Clone, Copy)]
-struct Socket {
-    cookie: u64,
-    host: bool,
-}
 
 const HOST: Socket = Socket {
     cookie: 1,
@@ -24,22 +18,6 @@ const POD: Socket = Socket {
     cookie: 2,
     host: false,
 };
-const SOURCE_PORT: u16 = 41_000;
-
-impl Caller for Socket {
-    fn cookie(&self) -> u64 {
-        self.cookie
-    }
-
-    fn is_host(&self) -> bool {
-        self.host
-    }
-
-    fn source_port(&self) -> u16 {
-        SOURCE_PORT
-    }
-}
-
 /// The node's rows, with all cursors at zero.
 fn memory() -> Memory {
     let rows = node::rows(20_000);

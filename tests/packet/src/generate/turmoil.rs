@@ -62,15 +62,7 @@ fn service(random: &mut Random, pair: &mut Pair) -> Result<()> {
 /// The last backend of a service port with affinity leaves, or comes back; a client is forgotten, or the id of its backend
 /// was given out again.
 fn affinity(random: &mut Random, pair: &mut Pair) -> Result<()> {
-    let mut rows: Vec<_> = pair
-        .memory
-        .affinity
-        .borrow()
-        .iter()
-        .map(|(key, row)| (*key, *row))
-        .collect();
-    rows.sort_unstable_by_key(|(key, _)| *key);
-    let Some((key, row)) = random.pick(&rows) else {
+    let Some((key, row)) = random.pick(&pair.affinity_rows()) else {
         return Ok(());
     };
     match random.below(4) {

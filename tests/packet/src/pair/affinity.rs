@@ -59,16 +59,17 @@ impl Pair {
         }
     }
 
+    /// The rows of all clients, in order.
+    pub(crate) fn affinity_rows(&self) -> Vec<(AffinityKey, Affinity)> {
+        let rows = self.memory.affinity.borrow();
+        let mut rows: Vec<_> = rows.iter().map(|(key, row)| (*key, *row)).collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        rows
+    }
+
     /// Lets all clients look as if they had stayed away for so long.
     pub(super) fn age_affinity(&mut self, seconds: u32) -> Result<()> {
-        let rows: Vec<_> = self
-            .memory
-            .affinity
-            .borrow()
-            .iter()
-            .map(|(key, row)| (*key, *row))
-            .collect();
-        for (key, row) in rows {
+        for (key, row) in self.affinity_rows() {
             let aged = Affinity {
                 last_seen: row.last_seen.saturating_sub(seconds),
                 ..row

@@ -167,21 +167,30 @@ async fn one_event_whatever_the_resyncs_restarts_and_nodes() {
     assert_eq!(api.state().all("events").len(), 1);
 }
 
+fn writer(agent: &Kube) -> Writer {
+    Writer {
+        client: agent.servers.client(),
+        instance: "weir-n1".to_owned(),
+        silent: false,
+    }
+}
+
+/// What was seen so often.
+fn saying(count: i32) -> Saying {
+    Saying {
+        name: "web.0123".to_owned(),
+        problem: web("is odd"),
+        note: "is odd".to_owned(),
+        count,
+    }
+}
+
 #[tokio::test]
 async fn a_series_is_counted_in_its_event() {
     let api = FakeApi::start().await;
     let agent = source(&[format!("http://127.0.0.1:{}/", api.port)], "n1");
-    let mut writer = Writer {
-        client: agent.servers.client(),
-        instance: "weir-n1".to_owned(),
-        silent: false,
-    };
-    let mut saying = Saying {
-        name: "web.0123".to_owned(),
-        problem: web("is odd"),
-        note: "is odd".to_owned(),
-        count: 2,
-    };
+    let mut writer = writer(&agent);
+    let mut saying = saying(2);
     assert_eq!(writer.write(&saying).await, Outcome::Forgotten);
     saying.count = 1;
     assert_eq!(writer.write(&saying).await, Outcome::Settled);
@@ -201,17 +210,8 @@ async fn a_series_is_counted_in_its_event() {
 async fn a_server_that_refuses_or_fails_is_said_once_and_costs_nothing() {
     let api = FakeApi::start().await;
     let agent = source(&[format!("http://127.0.0.1:{}/", api.port)], "n1");
-    let mut writer = Writer {
-        client: agent.servers.client(),
-        instance: "weir-n1".to_owned(),
-        silent: false,
-    };
-    let saying = Saying {
-        name: "web.0123".to_owned(),
-        problem: web("is odd"),
-        note: "is odd".to_owned(),
-        count: 1,
-    };
+    let mut writer = writer(&agent);
+    let saying = saying(1);
     for (code, expected) in [
         (403, Outcome::Settled),
         (422, Outcome::Settled),
