@@ -20,10 +20,12 @@
 )]
 
 mod apply;
+mod cold;
 mod count;
 mod glue;
 mod hooks;
 mod maps;
+mod ports;
 mod tables;
 
 /// Programs that call GPL-only helpers must say that they may.

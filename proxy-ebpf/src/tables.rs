@@ -8,16 +8,18 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
-    Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Hook, InterfaceUse, Ip,
-    NodeConfig, PortBit, PortWord, Service, ServiceKey, Socket, SocketKey, limits,
+    Address, Backend, BackendState, Direction, FilterBit, Flow, FlowKey, Fragment, FragmentKey, InterfaceUse,
+    Ip, Nat, NodeConfig, Reason, Service, ServiceKey, Socket, SocketKey,
 };
+use proxy_datapath::Scratch;
 use proxy_datapath::flow::Change;
-use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
+use proxy_datapath::snat::{Claim, Reach};
+use proxy_datapath::tables::{Inserted, Room, Route, RouteQuery, RouteResult, Tables};
 
-use crate::maps;
+use crate::ports::{is_set, set};
+use crate::{cold, maps};
 
 /// The maps, as one run of a program sees them.
 pub(crate) struct Kernel {
@@ -27,9 +29,6 @@ pub(crate) struct Kernel {
     pub(crate) entry: Option<Entry>,
 }
 
-/// A bit for each port.
-type Ports = Array<PortWord, { limits::PORT_WORDS }>;
-
 /// The interface that flows come in by.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
@@ -38,11 +37,18 @@ pub(crate) struct Entry {
 }
 
 impl Kernel {
-    /// Notes that answers at this interface can belong to a flow; at any uplink, if this is one.
+    /// For a function of its own, which has no context: it can ask for no route.
+    pub(crate) const NOWHERE: Self = Self {
+        ctx: ptr::null_mut(),
+        entry: None,
+    };
+
+    /// Notes that answers to this flow can leave at this interface; at any uplink, if this is one.
     #[inline(always)]
-    fn note(&self, key: &FlowKey, now: u32) {
+    fn note(&self, nat: u8, now: u32) {
         let Some(entry) = self.entry else { return };
-        if key.hook != Hook::Egress.code() {
+        // Answers to an address of this node are met when they come in.
+        if nat == Nat::Source.code() {
             return;
         }
         // Zero is "never", also in a machine's first second.
@@ -171,8 +177,12 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
-        let Some(row) = maps::FLOWS.get_ptr(key) else {
+    fn flow(&self, room: Room, key: &FlowKey, flow: &mut Flow) -> bool {
+        let row = match room {
+            Room::Established => maps::FLOWS.get_ptr(key),
+            Room::HalfOpen => maps::HALF_OPEN.get_ptr(key),
+        };
+        let Some(row) = row else {
             return false;
         };
         // SAFETY: copied at once; a row that is evicted meanwhile belongs to another flow for as long as this copy
@@ -182,29 +192,26 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
-        match maps::FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
-            Ok(()) => {
-                self.note(key, flow.last_seen);
-                Inserted::Yes
-            }
+    fn insert_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> Inserted {
+        match write(room, key, flow, BPF_NOEXIST) {
+            Ok(()) => Inserted::Yes,
             Err(EEXIST) => Inserted::Exists,
             Err(_) => Inserted::Full,
         }
     }
 
     #[inline(always)]
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        let written = maps::FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok();
-        if written {
-            self.note(key, flow.last_seen);
-        }
-        written
+    fn put_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> bool {
+        write(room, key, flow, BPF_ANY).is_ok()
     }
 
     #[inline(always)]
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool {
-        let Some(row) = maps::FLOWS.get_ptr_mut(key) else {
+    fn touch_flow(&self, room: Room, key: &FlowKey, last_seen: u32, change: Change) -> bool {
+        let row = match room {
+            Room::Established => maps::FLOWS.get_ptr_mut(key),
+            Room::HalfOpen => maps::HALF_OPEN.get_ptr_mut(key),
+        };
+        let Some(row) = row else {
             return false;
         };
         // SAFETY: as for `flow`; a single aligned store.
@@ -223,13 +230,42 @@ impl Tables for Kernel {
                 atomic_and::<u32, u32, { AtomicOrdering::Relaxed }>(word, !bits);
             }
         }
-        self.note(key, last_seen);
         true
     }
 
     #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey) {
-        let _missing = maps::FLOWS.remove(key);
+    fn remove_flow(&self, room: Room, key: &FlowKey) {
+        let _missing = match room {
+            Room::Established => maps::FLOWS.remove(key),
+            Room::HalfOpen => maps::HALF_OPEN.remove(key),
+        };
+    }
+
+    #[inline(always)]
+    fn keep(&self, from_backend: bool, now: u32, s: &mut Scratch) -> Result<(), Reason> {
+        self.note(s.flow.nat, now);
+        cold::keep(from_backend, now, s)
+    }
+
+    #[inline(always)]
+    fn write_rows(&self, _config: &NodeConfig, now: u32, s: &mut Scratch) -> Result<Reason, Reason> {
+        self.note(s.flow.nat, now);
+        cold::write_rows(now, s)
+    }
+
+    #[inline(always)]
+    fn claim(&self, now: u32, reach: Reach, s: &mut Scratch) -> Claim {
+        cold::claim(now, reach, s)
+    }
+
+    #[inline(always)]
+    fn find_half_open(&self, s: &mut Scratch) -> bool {
+        cold::find_half_open(s)
+    }
+
+    #[inline(always)]
+    fn may_be_half_open(&self, port: u16) -> bool {
+        is_set(&maps::HALF_OPEN_PORTS, port)
     }
 
     #[inline(always)]
@@ -307,22 +343,17 @@ impl Tables for Kernel {
     }
 }
 
-/// Whether a port's bit is set.
+/// Writes a flow's row.
 #[inline(always)]
-fn is_set(ports: &Ports, port: u16) -> bool {
-    let bit = PortBit::of(port);
-    ports.get(bit.word).is_some_and(|word| word.bits & bit.mask != 0)
-}
-
-/// Sets a port's bit. Almost always it is set already, and a word that nobody writes stays in every CPU's cache.
-#[inline(always)]
-fn set(ports: &Ports, port: u16) {
-    let bit = PortBit::of(port);
-    if !is_set(ports, port)
-        && let Some(word) = ports.get_ptr_mut(bit.word)
-    {
-        // SAFETY: the pointer is to a live array row, and an atomic or may race with anything.
-        unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*word).bits, bit.mask) };
+fn write(room: Room, key: &FlowKey, flow: &Flow, flags: u32) -> Result<(), i32> {
+    match room {
+        Room::Established => maps::FLOWS.insert(key, flow, u64::from(flags)),
+        Room::HalfOpen => {
+            if flow.direction == Direction::FromBackend.code() {
+                set(&maps::HALF_OPEN_PORTS, key.source_port);
+            }
+            maps::HALF_OPEN.insert(key, flow, u64::from(flags))
+        }
     }
 }
 

@@ -93,7 +93,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 18] = [
+pub(super) const SHAPES: [Shape; 20] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
     shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
     shape::<ServiceKey, Service>(names::SERVICES, MapType::Hash, limits::SERVICES),
@@ -102,6 +102,8 @@ pub(super) const SHAPES: [Shape; 18] = [
     shape::<u32, Cursor>(names::CURSORS, MapType::Array, limits::CURSORS),
     shape::<u32, ServiceName>(names::SERVICE_NAMES, MapType::Hash, limits::SERVICE_IDS),
     shape::<FlowKey, Flow>(names::FLOWS, MapType::LruHash, limits::FLOWS),
+    shape::<FlowKey, Flow>(names::HALF_OPEN, MapType::LruHash, limits::HALF_OPEN),
+    shape::<u32, PortWord>(names::HALF_OPEN_PORTS, MapType::Array, limits::PORT_WORDS),
     shape::<u32, InterfaceUse>(names::INTERFACE_FLOWS, MapType::Array, limits::INTERFACES),
     shape::<FragmentKey, Fragment>(names::FRAGMENTS, MapType::LruHash, limits::FRAGMENTS),
     shape::<SocketKey, Socket>(names::SOCKETS, MapType::LruHash, limits::SOCKETS),
@@ -159,6 +161,7 @@ pub struct Maps {
     pub(super) cursors: Slots<Cursor>,
     pub(super) names: Rows<u32, ServiceName>,
     pub(super) flows: Rows<FlowKey, Flow>,
+    pub(super) half_open: Rows<FlowKey, Flow>,
     pub(super) interface_flows: Slots<InterfaceUse>,
     pub(super) fragments: Rows<FragmentKey, Fragment>,
     pub(super) sockets: Rows<SocketKey, Socket>,
@@ -181,6 +184,7 @@ impl Maps {
             cursors: slots(pins, names::CURSORS)?,
             names: rows(pins, names::SERVICE_NAMES)?,
             flows: rows(pins, names::FLOWS)?,
+            half_open: rows(pins, names::HALF_OPEN)?,
             interface_flows: slots(pins, names::INTERFACE_FLOWS)?,
             fragments: rows(pins, names::FRAGMENTS)?,
             sockets: rows(pins, names::SOCKETS)?,

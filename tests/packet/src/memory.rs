@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
-    Address, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service,
-    ServiceKey, Socket, SocketKey, limits,
+    Address, Backend, BackendState, Direction, FilterBit, Flow, FlowKey, Fragment, FragmentKey, Ip,
+    NodeConfig, Service, ServiceKey, Socket, SocketKey, limits,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;
-use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
+use proxy_datapath::tables::{Inserted, Room, Route, RouteQuery, RouteResult};
 
 use crate::routes::Routes;
 
@@ -34,7 +34,11 @@ pub struct Memory {
     pub cursors: RefCell<HashMap<u32, u64>>,
     /// `FLOWS`.
     pub flows: RefCell<HashMap<FlowKey, Flow>>,
-    /// Rows that `FLOWS` takes; `None` is no limit. Unlike the kernel's LRU map, a full one refuses.
+    /// `HALF_OPEN`.
+    pub half_open: RefCell<HashMap<FlowKey, Flow>>,
+    /// `HALF_OPEN_PORTS`.
+    pub half_open_ports: RefCell<HashSet<u16>>,
+    /// Rows that `FLOWS` takes, and `HALF_OPEN` as many; `None` is no limit. Unlike the kernel's LRU map, a full one refuses.
     pub flow_limit: Option<usize>,
     /// `FRAGMENTS`.
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
@@ -71,6 +75,40 @@ impl Memory {
     /// What happened since the last call.
     pub fn take_touched(&self) -> Touched {
         self.touched.take()
+    }
+
+    /// A flow's row, in whichever table.
+    pub fn row(&self, key: &FlowKey) -> Option<Flow> {
+        let find = |room| self.room(room).borrow().get(key).copied();
+        find(Room::Established).or_else(|| find(Room::HalfOpen))
+    }
+
+    /// Every flow's row, with its table.
+    pub fn rows(&self) -> Vec<(Room, FlowKey, Flow)> {
+        let mut rows = Vec::new();
+        for room in [Room::Established, Room::HalfOpen] {
+            rows.extend(
+                self.room(room)
+                    .borrow()
+                    .iter()
+                    .map(|(key, row)| (room, *key, *row)),
+            );
+        }
+        rows
+    }
+
+    /// A table of flows.
+    pub const fn room(&self, room: Room) -> &RefCell<HashMap<FlowKey, Flow>> {
+        match room {
+            Room::Established => &self.flows,
+            Room::HalfOpen => &self.half_open,
+        }
+    }
+
+    fn note_port(&self, room: Room, key: &FlowKey, flow: &Flow) {
+        if room == Room::HalfOpen && flow.direction == Direction::FromBackend.code() {
+            self.half_open_ports.borrow_mut().insert(key.source_port);
+        }
     }
 
     fn has_room(&self, flows: &HashMap<FlowKey, Flow>) -> bool {
@@ -137,17 +175,18 @@ impl Tables for Memory {
         Some(turn)
     }
 
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
+    fn flow(&self, room: Room, key: &FlowKey, flow: &mut Flow) -> bool {
         self.touched.borrow_mut().flows.push(*key);
-        let flows = self.flows.borrow();
+        let flows = self.room(room).borrow();
         let Some(row) = flows.get(key) else { return false };
         *flow = *row;
         true
     }
 
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
+    fn insert_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> Inserted {
         self.touched.borrow_mut().flows.push(*key);
-        let mut flows = self.flows.borrow_mut();
+        let mut flows = self.room(room).borrow_mut();
+        self.note_port(room, key, flow);
         if flows.contains_key(key) {
             Inserted::Exists
         } else if self.has_room(&flows) {
@@ -158,9 +197,10 @@ impl Tables for Memory {
         }
     }
 
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+    fn put_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> bool {
         self.touched.borrow_mut().flows.push(*key);
-        let mut flows = self.flows.borrow_mut();
+        let mut flows = self.room(room).borrow_mut();
+        self.note_port(room, key, flow);
         let fits = flows.contains_key(key) || self.has_room(&flows);
         if fits {
             self.touched.borrow_mut().lost.extend(flows.insert(*key, *flow));
@@ -168,9 +208,9 @@ impl Tables for Memory {
         fits
     }
 
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool {
+    fn touch_flow(&self, room: Room, key: &FlowKey, last_seen: u32, change: Change) -> bool {
         self.touched.borrow_mut().flows.push(*key);
-        let mut flows = self.flows.borrow_mut();
+        let mut flows = self.room(room).borrow_mut();
         let Some(row) = flows.get_mut(key) else {
             return false;
         };
@@ -180,10 +220,14 @@ impl Tables for Memory {
         true
     }
 
-    fn remove_flow(&self, key: &FlowKey) {
+    fn remove_flow(&self, room: Room, key: &FlowKey) {
         self.touched.borrow_mut().flows.push(*key);
-        let lost = self.flows.borrow_mut().remove(key);
+        let lost = self.room(room).borrow_mut().remove(key);
         self.touched.borrow_mut().lost.extend(lost);
+    }
+
+    fn may_be_half_open(&self, port: u16) -> bool {
+        self.half_open_ports.borrow().contains(&port)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
@@ -268,26 +312,30 @@ impl Tables for Frozen<'_> {
         None
     }
 
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
-        let flows = self.0.flows.borrow();
+    fn flow(&self, room: Room, key: &FlowKey, flow: &mut Flow) -> bool {
+        let flows = self.0.room(room).borrow();
         let Some(row) = flows.get(key) else { return false };
         *flow = *row;
         true
     }
 
-    fn insert_flow(&self, _key: &FlowKey, _flow: &Flow) -> Inserted {
+    fn insert_flow(&self, _room: Room, _key: &FlowKey, _flow: &Flow) -> Inserted {
         Inserted::Full
     }
 
-    fn put_flow(&self, _key: &FlowKey, _flow: &Flow) -> bool {
+    fn put_flow(&self, _room: Room, _key: &FlowKey, _flow: &Flow) -> bool {
         false
     }
 
-    fn touch_flow(&self, key: &FlowKey, _last_seen: u32, _change: Change) -> bool {
-        self.0.flows.borrow().contains_key(key)
+    fn touch_flow(&self, room: Room, key: &FlowKey, _last_seen: u32, _change: Change) -> bool {
+        self.0.room(room).borrow().contains_key(key)
     }
 
-    fn remove_flow(&self, _key: &FlowKey) {}
+    fn remove_flow(&self, _room: Room, _key: &FlowKey) {}
+
+    fn may_be_half_open(&self, port: u16) -> bool {
+        self.0.may_be_half_open(port)
+    }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
         self.0.fragments.borrow().get(key).copied()

@@ -172,8 +172,8 @@ fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &De
     };
     let flags = answer.bytes.get(after.l4 + 13).copied().unwrap_or(0);
     let opens = after.protocol == 6 && flags & (SYN | ACK | RST) == SYN | ACK && hook == Hook::Egress;
-    memory.flows.borrow().get(&key).is_some_and(|row| {
-        !(opens && is_over(memory, row))
+    memory.row(&key).is_some_and(|row| {
+        !(opens && is_over(memory, &row))
             && (row.client, row.client_port) == (before.source, asked.0)
             && (row.frontend, row.frontend_port) == (before.destination, asked.1)
     })
