@@ -56,6 +56,8 @@ pub struct Metrics {
     steps: IntCounterVec,
     packets: IntCounterVec,
     flows: IntGauge,
+    half_open: IntGauge,
+    aged: IntCounter,
     rows: IntGaugeVec,
     capacity: IntGaugeVec,
     unreadable: IntCounter,
@@ -103,7 +105,9 @@ impl Metrics {
             interfaces: add.int_gauge("weir_interfaces", "Interfaces that weir's programs are attached to")?,
             steps: add.counters("weir_steps_total", "Steps that the kernel was asked to do, by result: done or refused", &["result"])?,
             packets: add.counters("weir_packets_total", "Packets and connections by what happened to them; see docs/maps.md, COUNTERS", &["reason"])?,
-            flows: add.int_gauge("weir_flows", "Connections that the packet path translates")?,
+            flows: add.int_gauge("weir_flows", "Established connections that the packet path translates")?,
+            half_open: add.int_gauge("weir_half_open_flows", "Connections that the packet path translates and that one side only has spoken in")?,
+            aged: add.counter("weir_flow_rows_aged_total", "Rows of connections that the agent removed because their time was up; there are two for each")?,
             rows: add.int_gauges("weir_map_rows", "Rows in use, by map", &["map"])?,
             capacity: add.int_gauges("weir_map_capacity", "Rows that fit, by map", &["map"])?,
             unreadable: add.counter("weir_scrape_errors_total", "Scrapes that could not read the kernel's maps")?,
@@ -183,6 +187,11 @@ impl Metrics {
         self.problems.set(number(problems));
         self.interfaces.set(number(interfaces));
         self.ready.set(ready.into());
+    }
+
+    /// So many rows of flows were removed.
+    pub fn aged(&self, rows: usize) {
+        self.aged.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
     }
 
     /// Whether a kind is being followed.
