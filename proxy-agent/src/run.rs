@@ -127,10 +127,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
             Input::Changes(changes) => agent.observe(changes),
             Input::Snapshot(snapshot) => agent.observe_interfaces(snapshot),
-            Input::Walk(walk) => agent.model.observe(Change::FrontendsInUse {
-                began: walk.began,
-                frontends: walk.frontends,
-            }),
+            Input::Walk(walk) => {
+                agent.telemetry.metrics.aged(walk.expired);
+                agent.model.observe(Change::FrontendsInUse {
+                    began: walk.began,
+                    frontends: walk.frontends,
+                })
+            }
             // What is wrong is looked at anew.
             Input::Refused => true,
             Input::Time => due.is_some_and(|at| at <= clock::monotonic()),

@@ -38,6 +38,8 @@ byte_enum! {
         RejectTooBig = 35,
         /// Answered with "time exceeded": has come too far to be sent on to another node, or from a pod to itself.
         RejectHopLimit = 36,
+        /// Rejected: a TCP connection whose backend left its service and does not answer any more.
+        RejectGoneBackend = 37,
 
         /// Dropped: traffic policy Local, and no endpoint on this node.
         DropNoLocalEndpoints = 48,

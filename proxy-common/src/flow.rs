@@ -1,10 +1,10 @@
-//! `FLOWS` and `FRAGMENTS`: what was decided for a connection, so that it is decided once.
+//! `FLOWS`, `HALF_OPEN` and `FRAGMENTS`: what was decided for a connection, so that it is decided once.
 
 use crate::layout::byte_enum;
 use crate::limits;
 use crate::net::Ip;
 
-/// Key of `FLOWS`: the five-tuple of a packet as it arrives, and at which hook.
+/// Key of `FLOWS` and `HALF_OPEN`: the five-tuple of a packet as it arrives, and at which hook.
 ///
 /// The hook keeps the rule that a flow is translated back where it was translated: a packet that passes other
 /// interfaces with the same addresses does not match there.
@@ -37,7 +37,7 @@ byte_enum! {
     }
 }
 
-/// A row of `FLOWS`: the whole translation of one connection.
+/// A row of `FLOWS` or `HALF_OPEN`: the whole translation of one connection.
 ///
 /// A connection has two rows with the same four endpoints, one found by packets to the service and one by packets
 /// from the backend. Either can rebuild the other, so that an evicted half heals with the next packet.
@@ -95,6 +95,18 @@ byte_enum! {
     }
 }
 
+impl Direction {
+    /// The way back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::ToService => Self::FromBackend,
+            Self::FromBackend => Self::ToService,
+        }
+    }
+}
+
 byte_enum! {
     /// What is rewritten on the way to the backend.
     pub enum Nat {
@@ -123,6 +135,11 @@ byte_enum! {
         ClientReset = 8,
         /// TCP: the backend sent RST, and nothing since.
         BackendReset = 16,
+        /// TCP: the client sent something to a backend that does not take part in its service any more, and the backend
+        /// nothing since. The time of the row for answers is then that of the first such packet.
+        Unanswered = 32,
+        /// TCP: the backend answered the SYN. Only then can the client acknowledge the handshake.
+        Answered = 64,
     }
 }
 
@@ -238,6 +255,11 @@ mod tests {
             (&[Established, ClientFin], "ClientClosed"),
             (&[Established, BackendFin], "BackendClosed"),
             (&[Established, ClientFin, BackendFin], "Closed"),
+            (&[FlowBit::Answered], "New"),
+            (
+                &[FlowBit::Answered, Established, FlowBit::Unanswered],
+                "Established",
+            ),
             (&[ClientReset], "Reset"),
             (&[Established, BackendFin, BackendReset], "Reset"),
             (&[ClientFin, BackendFin, ClientReset], "Closed"),

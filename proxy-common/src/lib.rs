@@ -61,6 +61,10 @@ pub mod maps {
     pub const AFFINITY_BACKENDS: &str = "AFFINITY_BACKENDS";
     /// Five-tuple × hook → translation of one connection.
     pub const FLOWS: &str = "FLOWS";
+    /// The same for connections that are not established: they have their own room.
+    pub const HALF_OPEN: &str = "HALF_OPEN";
+    /// Port → whether a backend at such a port was given a connection by packets: the look-up before `HALF_OPEN`.
+    pub const HALF_OPEN_PORTS: &str = "HALF_OPEN_PORTS";
     /// Interface → whether flows of the packet path came by it.
     pub const INTERFACE_FLOWS: &str = "INTERFACE_FLOWS";
     /// IP fragment → ports of the datagram it belongs to.
@@ -87,7 +91,7 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 22] = [
+    pub const PINNED: [&str; 24] = [
         ADDRESSES,
         ADDRESS_FILTER,
         SERVICE_CIDRS,
@@ -100,6 +104,8 @@ pub mod maps {
         AFFINITY,
         AFFINITY_BACKENDS,
         FLOWS,
+        HALF_OPEN,
+        HALF_OPEN_PORTS,
         INTERFACE_FLOWS,
         FRAGMENTS,
         SOCKETS,
@@ -137,6 +143,9 @@ pub mod limits {
     pub const AFFINITY: usize = 1 << 17;
     /// Flow rows: two for a connection, one for each direction.
     pub const FLOWS: usize = 1 << 17;
+    /// Flow rows of connections that are not established, two each: at 100,000 SYN/s, a client has a sixth of a second
+    /// to answer. Fewer than there are source ports for one backend, so that a flood cannot take them all.
+    pub const HALF_OPEN: usize = 1 << 15;
     /// Fragmented datagrams in flight.
     pub const FRAGMENTS: usize = 1 << 12;
     /// Rows of translated sockets.

@@ -12,7 +12,7 @@ use proxy_common::{Address, AddressKind, Direction, Nat, NodeConfig, Reason};
 
 use crate::parse::{ACK, RST, SYN, TCP, UDP};
 use crate::scratch::{Place, Scratch};
-use crate::tables::{Inserted, RouteQuery, RouteResult, Tables};
+use crate::tables::{Inserted, Room, RouteQuery, RouteResult, Tables};
 use crate::{flow, select, service, snat};
 
 /// What a new flow is decided by.
@@ -102,23 +102,34 @@ fn begin(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason
         // The client's own port stands for another frontend, by the socket hook, which no row of `FLOWS` tells.
         s.flow.nat = Nat::SourcePort.code();
     }
-    snat::reserve(tables, &at.config, at.now, s)?;
+    tables.write_rows(&at.config, at.now, s)
+}
+
+/// Writes the two rows of [`Scratch::flow`].
+#[inline(always)]
+pub fn write_rows(
+    tables: &impl Tables,
+    config: &NodeConfig,
+    now: u32,
+    s: &mut Scratch,
+) -> Result<Reason, Reason> {
+    snat::reserve(tables, config, now, s)?;
     s.flow.direction = Direction::ToService.code();
-    match tables.insert_flow(&s.key, &s.flow) {
+    match tables.insert_flow(Room::HalfOpen, &s.key, &s.flow) {
         Inserted::Yes => {
             tables.count_chosen(s.flow.backend_id);
             Ok(Reason::NewFlow)
         }
-        Inserted::Exists if tables.flow(&s.key, &mut s.found) => {
+        Inserted::Exists if tables.flow(Room::HalfOpen, &s.key, &mut s.found) => {
             // The connection's other packet was faster: one flow, one backend. The turn that was taken here is lost.
             if !flow::same_translation(&s.found, &s.flow) {
-                tables.remove_flow(&s.other);
+                tables.remove_flow(Room::HalfOpen, &s.other);
             }
             s.flow = s.found;
             Ok(Reason::Forward)
         }
         Inserted::Exists | Inserted::Full => {
-            tables.remove_flow(&s.other);
+            tables.remove_flow(Room::HalfOpen, &s.other);
             Err(Reason::DropFlowTable)
         }
     }

@@ -1,9 +1,9 @@
 //! A known flow: its two keys, its states, its time-outs.
 //!
 //! ```text
-//!        SYN         client's ACK               FIN                          the other FIN
-//! (none) ───▶ New ──────────────▶ Established ─────▶ Client-/BackendClosed ───────────────▶ Closed
-//!              ╰─────────────────────┴────── RST ──────┴──▶ Reset
+//!        SYN         SYN+ACK, client's ACK               FIN                          the other FIN
+//! (none) ───▶ New ───────────────────────▶ Established ─────▶ Client-/BackendClosed ───────────────▶ Closed
+//!              ╰──────────────────────────────┴────── RST ──────┴──▶ Reset
 //! ```
 //!
 //! Each side's ends are bits of their own ([`FlowBit`]), set by that side's packets only. A reset side that goes on
@@ -16,6 +16,10 @@ use crate::parse::{ACK, FIN, RST, SYN, TCP};
 /// Seconds after which the ports of a fragmented datagram are another datagram's: Linux reassembles for as long
 /// (`net.ipv4.ipfrag_time`).
 pub const FRAGMENT_TIMEOUT: u32 = 30;
+
+/// Seconds without an answer after which a client is told that its backend is gone, once that has left its service: four
+/// retransmissions of Linux, and longer than a pod needs that is paused or moved.
+pub const GONE_AFTER: u32 = 5;
 
 /// Seconds after which a silent flow is forgotten.
 ///
@@ -95,7 +99,7 @@ impl Change {
 #[inline(always)]
 pub const fn change(flow: &Flow, from_backend: bool, tcp_flags: u8) -> Change {
     let wanted = if flow.protocol == TCP {
-        change_tcp(from_backend, tcp_flags)
+        change_tcp(flow.state, from_backend, tcp_flags)
     } else {
         Change {
             set: if from_backend {
@@ -112,27 +116,42 @@ pub const fn change(flow: &Flow, from_backend: bool, tcp_flags: u8) -> Change {
     }
 }
 
+/// What answers a SYN.
+const BOTH: u8 = SYN | ACK;
+
 #[inline(always)]
-const fn change_tcp(from_backend: bool, tcp_flags: u8) -> Change {
-    let (fin, reset) = if from_backend {
-        (FlowBit::BackendFin.code(), FlowBit::BackendReset.code())
+const fn change_tcp(state: u8, from_backend: bool, tcp_flags: u8) -> Change {
+    let (fin, reset, silence) = if from_backend {
+        (
+            FlowBit::BackendFin.code(),
+            FlowBit::BackendReset.code(),
+            FlowBit::Unanswered.code(),
+        )
     } else {
-        (FlowBit::ClientFin.code(), FlowBit::ClientReset.code())
+        (FlowBit::ClientFin.code(), FlowBit::ClientReset.code(), 0)
     };
     if tcp_flags & RST != 0 {
-        return Change { set: reset, clear: 0 };
+        return Change {
+            set: reset,
+            clear: silence,
+        };
     }
     let mut change = Change {
         set: if tcp_flags & FIN != 0 { fin } else { 0 },
-        clear: 0,
+        clear: silence,
     };
-    if tcp_flags & (SYN | ACK) == ACK {
-        // In mid-stream: whoever sends this has not ended the connection by RST.
-        change.clear = reset;
-        // The client's first packet after the handshake: only then is the connection worth keeping for long.
-        if !from_backend {
-            change.set |= FlowBit::Established.code();
+    match tcp_flags & (SYN | ACK) {
+        ACK => {
+            // In mid-stream: whoever sends this has not ended the connection by RST.
+            change.clear |= reset;
+            // The client's first packet after the handshake: only then is the connection worth keeping for long. Before the
+            // backend's answer it is nothing that a client would send, and anybody can send it.
+            if !from_backend && state & FlowBit::Answered.code() != 0 {
+                change.set |= FlowBit::Established.code();
+            }
         }
+        BOTH if from_backend => change.set |= FlowBit::Answered.code(),
+        _ => {}
     }
     change
 }
@@ -231,6 +250,33 @@ mod tests {
         let seen = packets.map(|(packet, _)| packet);
         for (index, (_, wanted)) in packets.iter().enumerate() {
             assert_eq!(state(&seen[..=index]), *wanted, "after {index}");
+        }
+    }
+
+    #[test]
+    fn p9_only_an_answered_handshake_is_established() {
+        for packets in [
+            &[(false, SYN), (false, ACK)][..],
+            &[(false, SYN), (true, ACK), (false, ACK)],
+            &[(false, SYN), (true, SYN), (false, ACK)],
+            &[(false, SYN), (false, SYN | ACK), (false, ACK)],
+            &[(false, SYN), (true, SYN | ACK), (false, SYN)],
+            &[(false, SYN), (true, SYN | ACK), (true, ACK)],
+        ] {
+            assert_eq!(state(packets), FlowState::New, "{packets:?}");
+        }
+        // In whatever order a network brings them, and however often.
+        let late = [(false, ACK), (true, SYN | ACK), (true, SYN | ACK), (false, ACK)];
+        assert_eq!(state(&late), FlowState::Established);
+    }
+
+    #[test]
+    fn p11_only_the_backend_ends_its_silence() {
+        let mut flow = after(&ESTABLISHED);
+        flow.state |= FlowBit::Unanswered.code();
+        for flags in [ACK, ACK | FIN, RST, SYN] {
+            assert_eq!(change(&flow, false, flags).clear & FlowBit::Unanswered.code(), 0);
+            assert_ne!(change(&flow, true, flags).clear & FlowBit::Unanswered.code(), 0);
         }
     }
 

@@ -21,11 +21,13 @@
 #![deny(missing_docs)]
 
 mod affinity;
-mod begin;
+pub mod begin;
 pub mod checksum;
 pub mod flow;
 mod fragment;
+pub mod half_open;
 mod ipv4;
+pub mod keep;
 pub mod packet;
 pub mod parse;
 pub mod path;

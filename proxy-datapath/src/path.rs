@@ -13,9 +13,9 @@ use crate::fragment::{recall_ports, remember_ports};
 use crate::packet::Packet;
 use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, TCP};
 use crate::scratch::{Place, Scratch};
-use crate::tables::{Inserted, RouteQuery, RouteResult, Tables};
+use crate::tables::{Room, RouteQuery, RouteResult, Tables};
 use crate::verdict::Verdict;
-use crate::{flow, reply, rewrite, select, service};
+use crate::{flow, keep, reply, rewrite, service};
 
 /// Makes the compiler read the scratch again instead of carrying addresses along, byte by byte, in registers that a kernel
 /// program does not have: they end on its stack, and every path through the program pays for them.
@@ -84,7 +84,7 @@ fn serve(
     // What can begin a flow was looked up: from outside that are the addresses of the node and of load balancers.
     let may_begin = !place.uplink || located.is_some();
     let (direction, reason) = if is_known(tables, now, may_begin, s) {
-        known(tables, now, s)
+        known(tables, now, s)?
     } else {
         cold_path();
         let Some((address, kind)) = located.or_else(|| locate(tables, s)) else {
@@ -155,20 +155,35 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
         _ => return Verdict::Ignore,
     }
     let s = forget_registers(s);
-    if !tables.flow(&s.key, &mut s.flow) {
+    if !tables.flow(Room::Established, &s.key, &mut s.flow) && !is_half_open(tables, s) {
         return Verdict::Ignore;
     }
     let now = tables.now();
     if s.packet.content == Content::Transport.code() && flow::is_of_another(&s.flow, s.packet.tcp_flags, now)
     {
         cold_path();
-        forget(tables, s);
+        keep::forget(tables, Direction::ToService, s);
         return Verdict::Ignore;
     }
     // Never past the stack: answers to this node's own address are met at ingress (`flow::write_key`).
-    let (direction, reason) = known(tables, now, s);
-    plan(tables, direction, now, s);
-    Verdict::Translate(reason)
+    match known(tables, now, s) {
+        Ok((direction, reason)) => {
+            plan(tables, direction, now, s);
+            Verdict::Translate(reason)
+        }
+        // Only a client is refused.
+        Err(_) => Verdict::Ignore,
+    }
+}
+
+/// Whether an answer that `FLOWS` does not know belongs to a half-open flow. Most belong to none, as their port says.
+#[inline(always)]
+fn is_half_open(tables: &impl Tables, s: &mut Scratch) -> bool {
+    if !tables.may_be_half_open(s.key.source_port) {
+        return false;
+    }
+    cold_path();
+    tables.find_half_open(s)
 }
 
 /// Packets that cannot begin or continue a connection; `None` for those that can.
@@ -224,12 +239,17 @@ fn unknown(kind: AddressKind, content: Content) -> Verdict {
 /// begun and written between the look and the removal, which takes longer than they do.
 #[inline(always)]
 fn is_known(tables: &impl Tables, now: u32, may_begin: bool, s: &mut Scratch) -> bool {
-    if !tables.flow(&s.key, &mut s.flow) {
-        return false;
+    if !tables.flow(Room::Established, &s.key, &mut s.flow) {
+        cold_path();
+        if !tables.find_half_open(s) {
+            return false;
+        }
     }
     let over = starts_anew(tables, now, s);
     if over && (may_begin || is_for_everybody(tables, s)) {
-        tables.remove_flow(&s.key);
+        // Wherever it is, and what a late answer to an earlier datagram left in the other table.
+        tables.remove_flow(Room::Established, &s.key);
+        tables.remove_flow(Room::HalfOpen, &s.key);
     }
     !over
 }
@@ -250,31 +270,15 @@ fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
     if s.flow.protocol == TCP {
         let syn = s.packet.tcp_flags & (SYN | ACK | RST) == SYN;
         let established = matches!(FlowState::of(s.flow.state), FlowState::Established);
-        return syn && (flow::replaceable(&s.flow, now) || (!established && is_deserted(tables, s)));
+        return syn && (flow::replaceable(&s.flow, now) || (!established && keep::is_deserted(tables, s)));
     }
     // UDP has no end: a flow ends when it is silent, or when its backend does not serve any more.
-    flow::expired(&s.flow, now) || is_deserted(tables, s)
-}
-
-/// Whether the flow's backend does not take part in its service any more.
-#[inline(always)]
-fn is_deserted(tables: &impl Tables, s: &Scratch) -> bool {
-    !select::still_serving(tables, s.flow.backend_id, s.flow.backend_generation)
-}
-
-/// Removes a flow that is over, so that what follows on its tuple is left alone.
-#[inline(always)]
-fn forget(tables: &impl Tables, s: &mut Scratch) {
-    tables.remove_flow(&s.key);
-    flow::write_key(&s.flow, Direction::ToService, &mut s.other);
-    if tables.flow(&s.other, &mut s.found) && flow::same_translation(&s.found, &s.flow) {
-        tables.remove_flow(&s.other);
-    }
+    flow::expired(&s.flow, now) || keep::is_deserted(tables, s)
 }
 
 /// A packet of a known flow, in either direction.
 #[inline(always)]
-fn known(tables: &impl Tables, now: u32, s: &mut Scratch) -> (Direction, Reason) {
+fn known(tables: &impl Tables, now: u32, s: &mut Scratch) -> Result<(Direction, Reason), Reason> {
     let direction = if s.flow.direction == Direction::ToService.code() {
         Direction::ToService
     } else {
@@ -287,9 +291,9 @@ fn known(tables: &impl Tables, now: u32, s: &mut Scratch) -> (Direction, Reason)
         (_, Direction::FromBackend) => Reason::Reverse,
     };
     if s.packet.content == Content::Transport.code() {
-        refresh(tables, direction, now, s);
+        refresh(tables, direction, now, s)?;
     }
-    (direction, reason)
+    Ok((direction, reason))
 }
 
 /// Plans what is to change in a packet of the flow in [`Scratch::flow`], its first or a later one.
@@ -301,39 +305,16 @@ fn plan(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) {
     rewrite::plan(direction, s);
 }
 
-/// Keeps a flow's rows alive: its state at once in both, its time once a second in the packet's own.
+/// Keeps a flow's rows alive: its state at once, its time once a second. A client may be refused, by a [`Reason`].
 #[inline(always)]
-fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) {
+fn refresh(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) -> Result<(), Reason> {
     let from_backend = matches!(direction, Direction::FromBackend);
     let change = flow::change(&s.flow, from_backend, s.packet.tcp_flags);
     if change.is_none() && now == s.flow.last_seen {
-        return;
+        return Ok(());
     }
     cold_path();
-    let twin = if from_backend {
-        Direction::ToService
-    } else {
-        Direction::FromBackend
-    };
-    let _gone = tables.touch_flow(&s.key, now, change);
-    flow::write_key(&s.flow, twin, &mut s.other);
-    s.flow.state = change.of(s.flow.state);
-    s.flow.last_seen = now;
-    if !tables.flow(&s.other, &mut s.found) {
-        // The other half was evicted: this one knows everything that it knew.
-        let own = s.flow.direction;
-        s.flow.direction = twin.code();
-        if tables.insert_flow(&s.other, &s.flow) == Inserted::Exists {
-            // Another CPU was faster, and did not know of this packet.
-            let _gone = tables.touch_flow(&s.other, now, change);
-        }
-        s.flow.direction = own;
-    } else if flow::same_translation(&s.found, &s.flow) {
-        // Otherwise a later connection took its place, which a late packet of this one must not close.
-        // Its own state counts: two CPUs may have left the halves different.
-        let change = flow::change(&s.found, from_backend, s.packet.tcp_flags);
-        let _gone = tables.touch_flow(&s.other, now, change);
-    }
+    tables.keep(from_backend, now, s)
 }
 
 /// Sends a packet whose source was or will be an address of this node: past the stack, which would not take it.
@@ -371,7 +352,8 @@ fn refuse(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Verdict {
         | Reason::RejectUndefinedPort
         | Reason::RejectUnknownFlow
         | Reason::RejectTooBig
-        | Reason::RejectHopLimit => {
+        | Reason::RejectHopLimit
+        | Reason::RejectGoneBackend => {
             let is_reset = s.key.protocol == TCP && s.packet.tcp_flags & RST != 0;
             let is_error = s.packet.content == Content::IcmpError.code();
             if !is_reset && !is_error && reply::build(packet, reason, s) {

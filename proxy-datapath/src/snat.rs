@@ -6,10 +6,13 @@ use proxy_common::{Direction, Flow, Nat, NodeConfig, Reason};
 
 use crate::flow;
 use crate::scratch::Scratch;
-use crate::tables::{Inserted, Tables};
+use crate::tables::{Inserted, Room, Tables};
 
 /// Ports that are tried before a packet is given up.
 const PROBES: u32 = 24;
+/// Of these, the tries after the first that only ask whether a port is free. To look at whose it is would tell the LRU map that
+/// the row is in use: in a flood, ports that are tried in vain would stay taken for that alone, until all are.
+const BLIND_PROBES: u32 = 8;
 /// Of these, the tries that leave closed connections alone.
 ///
 /// The backend of one may still be waiting for the last ACK: it would challenge the new connection's SYN (RFC 9293,
@@ -30,7 +33,7 @@ pub const fn in_range(config: &NodeConfig, port: u16) -> bool {
 pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scratch) -> Result<(), Reason> {
     s.flow.direction = Direction::FromBackend.code();
     if s.flow.nat == Nat::Destination.code() {
-        match claim(tables, now, false, s) {
+        match tables.claim(now, Reach::Expired, s) {
             Claim::Taken => s.flow.nat = Nat::SourcePort.code(),
             Claim::Ours => return Ok(()),
             Claim::Full => return Err(Reason::DropFlowTable),
@@ -43,7 +46,13 @@ pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scra
             break;
         };
         s.flow.source_port = config.snat_first_port.wrapping_add((offset & 0xffff) as u16);
-        match claim(tables, now, probe >= PATIENT_PROBES, s) {
+        let reach = match probe {
+            1..BLIND_PROBES => Reach::Free,
+            PATIENT_PROBES.. => Reach::Closed,
+            // The first may be this connection's own, of an earlier life.
+            _ => Reach::Expired,
+        };
+        match tables.claim(now, reach, s) {
             Claim::Ours => return Ok(()),
             Claim::Full => return Err(Reason::DropFlowTable),
             Claim::Taken => at = at.wrapping_add(STRIDE),
@@ -52,34 +61,68 @@ pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scra
     Err(Reason::DropSnatPorts)
 }
 
-#[derive(PartialEq)]
-enum Claim {
+/// How the reach for a tuple ended.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// It is this flow's.
     Ours,
+    /// Another flow has it.
     Taken,
+    /// The table takes no row.
     Full,
 }
 
-/// Takes the row for answers if nobody else lives there; or also if what lives there is closed.
+/// Which tuples are reached for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Such as nobody has.
+    Free,
+    /// And this connection's own, or of connections whose time is up.
+    Expired,
+    /// And of closed connections.
+    Closed,
+}
+
+/// Takes the row for answers if nobody else lives there, as far as is reached.
+///
+/// The reservation is the row in `HALF_OPEN`. A flow that is established has its rows in `FLOWS` before it loses those in
+/// `HALF_OPEN`, so who has got a row there and then finds none in `FLOWS` is alone.
 #[inline(always)]
-fn claim(tables: &impl Tables, now: u32, closed_too: bool, s: &mut Scratch) -> Claim {
+pub fn claim(tables: &impl Tables, now: u32, reach: Reach, s: &mut Scratch) -> Claim {
     flow::write_key(&s.flow, Direction::FromBackend, &mut s.other);
-    match tables.insert_flow(&s.other, &s.flow) {
+    let claim = match tables.insert_flow(Room::HalfOpen, &s.other, &s.flow) {
         Inserted::Yes => Claim::Ours,
         Inserted::Full => Claim::Full,
-        Inserted::Exists if !tables.flow(&s.other, &mut s.found) => Claim::Taken,
+        Inserted::Exists if reach == Reach::Free => Claim::Taken,
+        Inserted::Exists if !tables.flow(Room::HalfOpen, &s.other, &mut s.found) => Claim::Taken,
         // An earlier life of this connection, or another CPU that begins it as well: the same row either way.
         Inserted::Exists if flow::same_connection(&s.found, &s.flow) => {
-            if tables.put_flow(&s.other, &s.flow) {
+            if tables.put_flow(Room::HalfOpen, &s.other, &s.flow) {
                 Claim::Ours
             } else {
                 Claim::Full
             }
         }
-        Inserted::Exists => {
-            let free = flow::expired(&s.found, now) || (closed_too && flow::replaceable(&s.found, now));
-            if free { replace(tables, s) } else { Claim::Taken }
-        }
+        Inserted::Exists if is_free(now, reach, s) => replace(tables, s),
+        Inserted::Exists => Claim::Taken,
+    };
+    if claim != Claim::Ours || !tables.flow(Room::Established, &s.other, &mut s.found) {
+        return claim;
     }
+    if flow::same_connection(&s.found, &s.flow) || is_free(now, reach, s) {
+        tables.remove_flow(Room::Established, &s.other);
+        Claim::Ours
+    } else {
+        tables.remove_flow(Room::HalfOpen, &s.other);
+        Claim::Taken
+    }
+}
+
+/// Whether the connection whose row was found is over.
+#[inline(always)]
+fn is_free(now: u32, reach: Reach, s: &Scratch) -> bool {
+    flow::expired(&s.found, now) || (reach == Reach::Closed && flow::replaceable(&s.found, now))
 }
 
 /// Takes the row of a connection that is over.
@@ -89,8 +132,8 @@ fn claim(tables: &impl Tables, now: u32, closed_too: bool, s: &mut Scratch) -> C
 /// It needs longer for that than this CPU does, unless an interrupt comes in between.
 #[inline(always)]
 fn replace(tables: &impl Tables, s: &Scratch) -> Claim {
-    tables.remove_flow(&s.other);
-    match tables.insert_flow(&s.other, &s.flow) {
+    tables.remove_flow(Room::HalfOpen, &s.other);
+    match tables.insert_flow(Room::HalfOpen, &s.other, &s.flow) {
         Inserted::Yes => Claim::Ours,
         Inserted::Exists => Claim::Taken,
         Inserted::Full => Claim::Full,

@@ -2,11 +2,14 @@
 
 use proxy_common::{
     Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip,
-    NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    NodeConfig, Reason, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 use crate::flow::Change;
+use crate::scratch::Scratch;
 use crate::select::{self, Pick};
+use crate::snat::{Claim, Reach};
+use crate::{begin, half_open, keep, snat};
 
 /// The rows of the maps, and what the kernel knows. In the kernel these are helper calls; in tests, a few hash maps.
 pub trait Tables {
@@ -53,16 +56,50 @@ pub trait Tables {
     fn affinity_backend(&self, id: u32, set: u32, backend: &mut Backend) -> bool;
 
     /// Copies a flow's row to `flow`; false if there is none.
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool;
+    fn flow(&self, room: Room, key: &FlowKey, flow: &mut Flow) -> bool;
     /// Writes a new row; leaves one that exists alone.
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted;
+    fn insert_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> Inserted;
     /// Writes a row, over another if one exists; false if the table takes none.
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    fn put_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> bool;
     /// Sets when a row last saw a packet, and changes bits of its state, each for itself: what another CPU does to
     /// other bits meanwhile is kept. False if there is no such row.
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool;
+    fn touch_flow(&self, room: Room, key: &FlowKey, last_seen: u32, change: Change) -> bool;
     /// Removes a row.
-    fn remove_flow(&self, key: &FlowKey);
+    fn remove_flow(&self, room: Room, key: &FlowKey);
+    /// [`keep::keep`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn keep(&self, from_backend: bool, now: u32, s: &mut Scratch) -> Result<(), Reason>
+    where
+        Self: Sized,
+    {
+        keep::keep(self, from_backend, now, s)
+    }
+    /// [`begin::write_rows`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn write_rows(&self, config: &NodeConfig, now: u32, s: &mut Scratch) -> Result<Reason, Reason>
+    where
+        Self: Sized,
+    {
+        begin::write_rows(self, config, now, s)
+    }
+    /// [`snat::claim`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn claim(&self, now: u32, reach: Reach, s: &mut Scratch) -> Claim
+    where
+        Self: Sized,
+    {
+        snat::claim(self, now, reach, s)
+    }
+    /// [`half_open::find`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn find_half_open(&self, s: &mut Scratch) -> bool
+    where
+        Self: Sized,
+    {
+        half_open::find(self, s)
+    }
+    /// Whether an answer from this port can belong to a half-open flow: false is certain, and cheap to find out.
+    fn may_be_half_open(&self, port: u16) -> bool;
 
     /// The ports of a fragmented datagram.
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
@@ -84,6 +121,15 @@ pub trait Tables {
 
     /// Where a packet would leave this node.
     fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult;
+}
+
+/// Which table a flow's rows are in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// `FLOWS`.
+    Established,
+    /// `HALF_OPEN`.
+    HalfOpen,
 }
 
 /// What became of a row that must not replace another.

@@ -21,10 +21,13 @@
 
 mod affinity;
 mod apply;
+mod cold;
 mod count;
+mod fib;
 mod glue;
 mod hooks;
 mod maps;
+mod ports;
 mod source_ranges;
 mod tables;
 mod words;

@@ -126,14 +126,32 @@ pub(crate) static AFFINITY_BACKENDS: HashMap<
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
 
-/// Connections of the packet path, two rows each: one for either direction, both with the whole translation.
+/// Established connections of the packet path, two rows each: one for either direction, both with the whole translation.
 ///
 /// Writer:    programs; agent only deletes. Reader: programs, `weir flows`, the agent's sweeper.
-/// Lifecycle: born with the first packet, dies by time-out (the agent's sweeper) or by LRU.
+/// Lifecycle: comes from `HALF_OPEN` when both sides have spoken, dies by time-out (the agent's sweeper) or by LRU.
 /// Full:      LRU evicts; the next packet that finds one half rebuilds the other; a client whose half is gone gets a RST.
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, { limits::FLOWS }> = LruHashMap::new();
+
+/// Connections that are not established, in rows like those of `FLOWS`: here a flood evicts only what is as young as itself.
+///
+/// Writer:    programs; agent only deletes. Reader: programs, `weir flows`, the agent's sweeper.
+/// Lifecycle: born with the first packet, moves to `FLOWS` when both sides have spoken, dies by time-out or by LRU.
+/// Full:      LRU evicts; a client that had not finished its handshake begins anew with its next SYN, or gets a RST.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static HALF_OPEN: LruHashMap<FlowKey, Flow, { limits::HALF_OPEN }> = LruHashMap::new();
+
+/// A bit for each port of a backend that was ever in `HALF_OPEN`: what leaves from any other port is not looked up there.
+///
+/// Writer:    programs. Reader: programs.
+/// Lifecycle: a bit is set before the first row of `HALF_OPEN` that it stands for, and stays.
+/// Full:      cannot be: a bit for each port. One that no row uses any more only means that `HALF_OPEN` is asked.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static HALF_OPEN_PORTS: Array<PortWord, { limits::PORT_WORDS }> = Array::new();
 
 /// Interface to the time of its last flow: where none came by, answers need not be looked up.
 ///

@@ -2,25 +2,24 @@
 
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_and, atomic_or, atomic_xadd};
-use core::mem::{self, offset_of};
+use core::mem::offset_of;
 use core::ptr;
 
-use aya_ebpf::bindings::{
-    BPF_ANY, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
-};
-use aya_ebpf::btf_maps::Array;
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
-    Address, Affinity, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey, Fragment, FragmentKey,
-    Hook, InterfaceUse, Ip, NodeConfig, PortBit, PortWord, Service, ServiceCidrs, ServiceKey, Socket,
-    SocketKey, SourceKey, SourceRange, limits,
+    Address, Affinity, AffinityKey, Backend, BackendState, Direction, FilterBit, Flow, FlowKey, Fragment,
+    FragmentKey, InterfaceUse, Ip, Nat, NodeConfig, Reason, Service, ServiceCidrs, ServiceKey, Socket,
+    SocketKey, SourceKey, SourceRange,
 };
+use proxy_datapath::Scratch;
 use proxy_datapath::flow::Change;
 use proxy_datapath::select::Pick;
-use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult, Tables};
+use proxy_datapath::snat::{Claim, Reach};
+use proxy_datapath::tables::{Inserted, Room, Route, RouteQuery, RouteResult, Tables};
 
-use crate::words::{bytes, words};
-use crate::{affinity, maps, source_ranges};
+use crate::ports::{is_set, set};
+use crate::{affinity, cold, fib, maps, source_ranges};
 
 /// The maps, as one run of a program sees them.
 pub(crate) struct Kernel {
@@ -30,9 +29,6 @@ pub(crate) struct Kernel {
     pub(crate) entry: Option<Entry>,
 }
 
-/// A bit for each port.
-type Ports = Array<PortWord, { limits::PORT_WORDS }>;
-
 /// The interface that flows come in by.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
@@ -41,11 +37,18 @@ pub(crate) struct Entry {
 }
 
 impl Kernel {
-    /// Notes that answers at this interface can belong to a flow; at any uplink, if this is one.
+    /// For a function of its own, which has no context: it can ask for no route.
+    pub(crate) const NOWHERE: Self = Self {
+        ctx: ptr::null_mut(),
+        entry: None,
+    };
+
+    /// Notes that answers to this flow can leave at this interface; at any uplink, if this is one.
     #[inline(always)]
-    fn note(&self, key: &FlowKey, now: u32) {
+    fn note(&self, nat: u8, now: u32) {
         let Some(entry) = self.entry else { return };
-        if key.hook != Hook::Egress.code() {
+        // Answers to an address of this node are met when they come in.
+        if nat == Nat::Source.code() {
             return;
         }
         // Zero is "never", also in a machine's first second.
@@ -79,12 +82,6 @@ const STATE_WORD: usize = offset_of!(Flow, state);
 const _: () = assert!(STATE_WORD % 4 == 0 && STATE_WORD + 4 == size_of::<Flow>());
 
 pub(crate) const EEXIST: i32 = -17;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-/// `BPF_FIB_LKUP_RET_*` of `bpf_fib_lookup`.
-const FIB_SUCCESS: i64 = 0;
-const FIB_NO_NEIGHBOUR: i64 = 7;
-const FIB_FRAGMENTATION_NEEDED: i64 = 8;
 
 /// Monotonic seconds, by a call.
 #[inline(always)]
@@ -209,8 +206,12 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
-        let Some(row) = maps::FLOWS.get_ptr(key) else {
+    fn flow(&self, room: Room, key: &FlowKey, flow: &mut Flow) -> bool {
+        let row = match room {
+            Room::Established => maps::FLOWS.get_ptr(key),
+            Room::HalfOpen => maps::HALF_OPEN.get_ptr(key),
+        };
+        let Some(row) = row else {
             return false;
         };
         // SAFETY: copied at once; a row that is evicted meanwhile belongs to another flow for as long as this copy
@@ -220,29 +221,26 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
-        match maps::FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
-            Ok(()) => {
-                self.note(key, flow.last_seen);
-                Inserted::Yes
-            }
+    fn insert_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> Inserted {
+        match write(room, key, flow, BPF_NOEXIST) {
+            Ok(()) => Inserted::Yes,
             Err(EEXIST) => Inserted::Exists,
             Err(_) => Inserted::Full,
         }
     }
 
     #[inline(always)]
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        let written = maps::FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok();
-        if written {
-            self.note(key, flow.last_seen);
-        }
-        written
+    fn put_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> bool {
+        write(room, key, flow, BPF_ANY).is_ok()
     }
 
     #[inline(always)]
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool {
-        let Some(row) = maps::FLOWS.get_ptr_mut(key) else {
+    fn touch_flow(&self, room: Room, key: &FlowKey, last_seen: u32, change: Change) -> bool {
+        let row = match room {
+            Room::Established => maps::FLOWS.get_ptr_mut(key),
+            Room::HalfOpen => maps::HALF_OPEN.get_ptr_mut(key),
+        };
+        let Some(row) = row else {
             return false;
         };
         // SAFETY: as for `flow`; a single aligned store.
@@ -261,13 +259,42 @@ impl Tables for Kernel {
                 atomic_and::<u32, u32, { AtomicOrdering::Relaxed }>(word, !bits);
             }
         }
-        self.note(key, last_seen);
         true
     }
 
     #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey) {
-        let _missing = maps::FLOWS.remove(key);
+    fn remove_flow(&self, room: Room, key: &FlowKey) {
+        let _missing = match room {
+            Room::Established => maps::FLOWS.remove(key),
+            Room::HalfOpen => maps::HALF_OPEN.remove(key),
+        };
+    }
+
+    #[inline(always)]
+    fn keep(&self, from_backend: bool, now: u32, s: &mut Scratch) -> Result<(), Reason> {
+        self.note(s.flow.nat, now);
+        cold::keep(from_backend, now, s)
+    }
+
+    #[inline(always)]
+    fn write_rows(&self, _config: &NodeConfig, now: u32, s: &mut Scratch) -> Result<Reason, Reason> {
+        self.note(s.flow.nat, now);
+        cold::write_rows(now, s)
+    }
+
+    #[inline(always)]
+    fn claim(&self, now: u32, reach: Reach, s: &mut Scratch) -> Claim {
+        cold::claim(now, reach, s)
+    }
+
+    #[inline(always)]
+    fn find_half_open(&self, s: &mut Scratch) -> bool {
+        cold::find_half_open(s)
+    }
+
+    #[inline(always)]
+    fn may_be_half_open(&self, port: u16) -> bool {
+        is_set(&maps::HALF_OPEN_PORTS, port)
     }
 
     #[inline(always)]
@@ -314,75 +341,20 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
-        let Some(config) = maps::CONFIG.get(0) else {
-            return RouteResult::None;
-        };
-        // SAFETY: integers and unions of integers only: zero is a value of each.
-        let mut fib: FibLookup = unsafe { mem::zeroed() };
-        let v4 = query.destination.is_v4();
-        fib.family = if v4 { AF_INET } else { AF_INET6 };
-        fib.ifindex = query.interface;
-        fib.__bindgen_anon_1.tot_len = query.length;
-        if v4 {
-            fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.destination.v4_bytes());
-        } else {
-            fib.__bindgen_anon_4.ipv6_dst = words(&query.destination);
-        }
-        let flags = if config.fib_source != 0 {
-            BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC
-        } else {
-            0
-        };
-        // SAFETY: the context is the program's own, the struct is on the stack and as large as is said.
-        let result = unsafe { bpf_fib_lookup(self.ctx, &raw mut fib, size_of::<FibLookup>() as i32, flags) };
-        // SAFETY: the helper leaves numbers in every union, whichever member it used.
-        unsafe { read_route(&fib, config, v4, route) };
-        match result {
-            FIB_SUCCESS | FIB_NO_NEIGHBOUR => RouteResult::Found,
-            FIB_FRAGMENTATION_NEEDED => RouteResult::TooBig,
-            _ => RouteResult::None,
-        }
+        fib::route(self.ctx, query, route)
     }
 }
 
-/// Whether a port's bit is set.
+/// Writes a flow's row.
 #[inline(always)]
-fn is_set(ports: &Ports, port: u16) -> bool {
-    let bit = PortBit::of(port);
-    ports.get(bit.word).is_some_and(|word| word.bits & bit.mask != 0)
-}
-
-/// Sets a port's bit. Almost always it is set already, and a word that nobody writes stays in every CPU's cache.
-#[inline(always)]
-fn set(ports: &Ports, port: u16) {
-    let bit = PortBit::of(port);
-    if !is_set(ports, port)
-        && let Some(word) = ports.get_ptr_mut(bit.word)
-    {
-        // SAFETY: the pointer is to a live array row, and an atomic or may race with anything.
-        unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*word).bits, bit.mask) };
-    }
-}
-
-/// What the routing table answered. The next hop of an IPv4 destination may be an IPv6 router (RFC 5549).
-///
-/// # Safety
-/// `fib` must have been filled in by `bpf_fib_lookup`.
-#[inline(always)]
-unsafe fn read_route(fib: &FibLookup, config: &NodeConfig, v4: bool, route: &mut Route) {
-    route.interface = fib.ifindex;
-    // SAFETY: plain numbers, see above.
-    unsafe {
-        route.mtu = u32::from(fib.__bindgen_anon_1.mtu_result);
-        route.next_hop = if fib.family == AF_INET {
-            Ip::v4(fib.__bindgen_anon_4.ipv4_dst.to_ne_bytes())
-        } else {
-            bytes(fib.__bindgen_anon_4.ipv6_dst)
-        };
-        route.source = match (v4, config.fib_source != 0) {
-            (true, true) => Ip::v4(fib.__bindgen_anon_3.ipv4_src.to_ne_bytes()),
-            (false, true) => bytes(fib.__bindgen_anon_3.ipv6_src),
-            (_, false) => config.fallback_source(v4),
-        };
+fn write(room: Room, key: &FlowKey, flow: &Flow, flags: u32) -> Result<(), i32> {
+    match room {
+        Room::Established => maps::FLOWS.insert(key, flow, u64::from(flags)),
+        Room::HalfOpen => {
+            if flow.direction == Direction::FromBackend.code() {
+                set(&maps::HALF_OPEN_PORTS, key.source_port);
+            }
+            maps::HALF_OPEN.insert(key, flow, u64::from(flags))
+        }
     }
 }

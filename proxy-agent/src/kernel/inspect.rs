@@ -11,7 +11,7 @@ use proxy_common::{
 use super::clock;
 use super::maps::Maps;
 use super::sys::Batches;
-use super::table::{CHUNK, MapError};
+use super::table::{CHUNK, MapError, Rows};
 
 /// How full a map is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,10 +85,10 @@ impl Maps {
         self.names.all()
     }
 
-    /// The flows, chunk by chunk; both rows of a connection appear.
+    /// The flows, established ones first, chunk by chunk; both rows of a connection appear.
     pub fn flows(&self) -> Flows<'_> {
         Flows {
-            maps: self,
+            tables: vec![&self.half_open, &self.flows],
             batches: Batches::new(CHUNK),
             failed: false,
         }
@@ -174,6 +174,7 @@ impl Maps {
             fill(names::SERVICE_NAMES, self.names.all()?.len(), limits::SERVICE_IDS),
             fill(names::AFFINITY, self.affinity.all()?.len(), limits::AFFINITY),
             fill(names::FLOWS, self.flows.all()?.len(), limits::FLOWS),
+            fill(names::HALF_OPEN, self.half_open.all()?.len(), limits::HALF_OPEN),
             fill(names::FRAGMENTS, self.fragments.all()?.len(), limits::FRAGMENTS),
             fill(names::SOCKETS, self.sockets()?, limits::SOCKETS),
         ])
@@ -192,9 +193,10 @@ fn slab_size(cluster: BackendRange, local: BackendRange) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-/// A walk over `FLOWS`.
+/// A walk over `FLOWS` and `HALF_OPEN`.
 pub struct Flows<'a> {
-    maps: &'a Maps,
+    /// What is still to be read, the last first.
+    tables: Vec<&'a Rows<FlowKey, Flow>>,
     batches: Batches<FlowKey, Flow>,
     failed: bool,
 }
@@ -203,16 +205,19 @@ impl Iterator for Flows<'_> {
     type Item = Result<Vec<(FlowKey, Flow)>, MapError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        match self.maps.flows.next(&mut self.batches) {
-            Ok(chunk) if chunk.is_empty() => None,
-            Ok(chunk) => Some(Ok(chunk)),
-            Err(error) => {
-                self.failed = true;
-                Some(Err(error))
+        while let Some(table) = self.tables.last().filter(|_| !self.failed) {
+            match table.next(&mut self.batches) {
+                Ok(chunk) if chunk.is_empty() => {
+                    self.tables.pop();
+                    self.batches = Batches::new(CHUNK);
+                }
+                Ok(chunk) => return Some(Ok(chunk)),
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
             }
         }
+        None
     }
 }

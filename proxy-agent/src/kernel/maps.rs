@@ -94,7 +94,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 22] = [
+pub(super) const SHAPES: [Shape; 24] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
     shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
     shape::<u32, ServiceCidrs>(names::SERVICE_CIDRS, MapType::Array, 1),
@@ -108,6 +108,8 @@ pub(super) const SHAPES: [Shape; 22] = [
     shape::<AffinityKey, Affinity>(names::AFFINITY, MapType::LruHash, limits::AFFINITY),
     shape::<u32, AffinityBackend>(names::AFFINITY_BACKENDS, MapType::Hash, limits::BACKEND_STATE),
     shape::<FlowKey, Flow>(names::FLOWS, MapType::LruHash, limits::FLOWS),
+    shape::<FlowKey, Flow>(names::HALF_OPEN, MapType::LruHash, limits::HALF_OPEN),
+    shape::<u32, PortWord>(names::HALF_OPEN_PORTS, MapType::Array, limits::PORT_WORDS),
     shape::<u32, InterfaceUse>(names::INTERFACE_FLOWS, MapType::Array, limits::INTERFACES),
     shape::<FragmentKey, Fragment>(names::FRAGMENTS, MapType::LruHash, limits::FRAGMENTS),
     shape::<SocketKey, Socket>(names::SOCKETS, MapType::LruHash, limits::SOCKETS),
@@ -169,6 +171,7 @@ pub struct Maps {
     pub(super) affinity: Rows<AffinityKey, Affinity>,
     pub(super) affinity_backends: Rows<u32, AffinityBackend>,
     pub(super) flows: Rows<FlowKey, Flow>,
+    pub(super) half_open: Rows<FlowKey, Flow>,
     pub(super) interface_flows: Slots<InterfaceUse>,
     pub(super) fragments: Rows<FragmentKey, Fragment>,
     pub(super) sockets: Rows<SocketKey, Socket>,
@@ -195,6 +198,7 @@ impl Maps {
             affinity: rows(pins, names::AFFINITY)?,
             affinity_backends: rows(pins, names::AFFINITY_BACKENDS)?,
             flows: rows(pins, names::FLOWS)?,
+            half_open: rows(pins, names::HALF_OPEN)?,
             interface_flows: slots(pins, names::INTERFACE_FLOWS)?,
             fragments: rows(pins, names::FRAGMENTS)?,
             sockets: rows(pins, names::SOCKETS)?,

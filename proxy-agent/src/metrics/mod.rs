@@ -57,6 +57,8 @@ pub struct Metrics {
     sockets: IntCounterVec,
     packets: IntCounterVec,
     flows: IntGauge,
+    half_open: IntGauge,
+    aged: IntCounter,
     rows: IntGaugeVec,
     capacity: IntGaugeVec,
     unreadable: IntCounter,
@@ -105,7 +107,9 @@ impl Metrics {
             steps: add.counters("weir_steps_total", "Steps that the kernel was asked to do, by result: done or refused", &["result"])?,
             sockets: add.counters("weir_sockets_ended_total", "Connected UDP sockets of the node's own processes whose endpoint does not serve any more, by result: done (ended) or refused (each time the kernel does not end one)", &["result"])?,
             packets: add.counters("weir_packets_total", "Packets and connections by what happened to them; see docs/maps.md, COUNTERS", &["reason"])?,
-            flows: add.int_gauge("weir_flows", "Connections that the packet path translates")?,
+            flows: add.int_gauge("weir_flows", "Established connections that the packet path translates")?,
+            half_open: add.int_gauge("weir_half_open_flows", "Connections that the packet path translates and that one side only has spoken in")?,
+            aged: add.counter("weir_flow_rows_aged_total", "Rows of connections that the agent removed because their time was up; there are two for each")?,
             rows: add.int_gauges("weir_map_rows", "Rows in use, by map", &["map"])?,
             capacity: add.int_gauges("weir_map_capacity", "Rows that fit, by map", &["map"])?,
             unreadable: add.counter("weir_scrape_errors_total", "Scrapes that could not read the kernel's maps")?,
@@ -194,6 +198,11 @@ impl Metrics {
             let count = u64::try_from(count).unwrap_or(u64::MAX);
             self.sockets.with_label_values(&[result]).inc_by(count);
         }
+    }
+
+    /// So many rows of flows were removed.
+    pub fn aged(&self, rows: usize) {
+        self.aged.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
     }
 
     /// Whether a kind is being followed.

@@ -57,9 +57,12 @@ impl Scraper {
                 .set(number(fill.used));
             let capacity = self.metrics.capacity.with_label_values(&[fill.map]);
             capacity.set(number(fill.capacity));
-            if fill.map == names::FLOWS {
-                // Both directions have a row.
-                self.metrics.flows.set(number(fill.used.div_ceil(2)));
+            // Both directions have a row.
+            let connections = number(fill.used.div_ceil(2));
+            match fill.map {
+                names::FLOWS => self.metrics.flows.set(connections),
+                names::HALF_OPEN => self.metrics.half_open.set(connections),
+                _ => {}
             }
         }
         Ok(())

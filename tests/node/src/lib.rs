@@ -7,6 +7,7 @@ pub mod ask;
 pub mod bulk;
 mod by;
 pub mod counters;
+pub mod flood;
 pub mod probe;
 pub mod services;
 pub mod trace;

@@ -15,6 +15,7 @@
 pub mod craft;
 pub mod decode;
 pub mod frame;
+pub mod frozen;
 pub mod generate;
 pub mod kernel;
 pub mod laws;

@@ -4,13 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
-    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, FilterBit, Flow, FlowKey,
-    Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey,
-    SourceRange, limits,
+    Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Direction, FilterBit, Flow,
+    FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey,
+    SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;
-use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
+use proxy_datapath::tables::{Inserted, Room, Route, RouteQuery, RouteResult};
 
 use crate::routes::Routes;
 
@@ -43,7 +43,11 @@ pub struct Memory {
     pub cursors: RefCell<HashMap<u32, u64>>,
     /// `FLOWS`.
     pub flows: RefCell<HashMap<FlowKey, Flow>>,
-    /// Rows that `FLOWS` takes; `None` is no limit. Unlike the kernel's LRU map, a full one refuses.
+    /// `HALF_OPEN`.
+    pub half_open: RefCell<HashMap<FlowKey, Flow>>,
+    /// `HALF_OPEN_PORTS`.
+    pub half_open_ports: RefCell<HashSet<u16>>,
+    /// Rows that `FLOWS` takes, and `HALF_OPEN` as many; `None` is no limit. Unlike the kernel's LRU map, a full one refuses.
     pub flow_limit: Option<usize>,
     /// `FRAGMENTS`.
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
@@ -82,6 +86,40 @@ impl Memory {
     /// What happened since the last call.
     pub fn take_touched(&self) -> Touched {
         self.touched.take()
+    }
+
+    /// A flow's row, in whichever table.
+    pub fn row(&self, key: &FlowKey) -> Option<Flow> {
+        let find = |room| self.room(room).borrow().get(key).copied();
+        find(Room::Established).or_else(|| find(Room::HalfOpen))
+    }
+
+    /// Every flow's row, with its table.
+    pub fn rows(&self) -> Vec<(Room, FlowKey, Flow)> {
+        let mut rows = Vec::new();
+        for room in [Room::Established, Room::HalfOpen] {
+            rows.extend(
+                self.room(room)
+                    .borrow()
+                    .iter()
+                    .map(|(key, row)| (room, *key, *row)),
+            );
+        }
+        rows
+    }
+
+    /// A table of flows.
+    pub const fn room(&self, room: Room) -> &RefCell<HashMap<FlowKey, Flow>> {
+        match room {
+            Room::Established => &self.flows,
+            Room::HalfOpen => &self.half_open,
+        }
+    }
+
+    fn note_port(&self, room: Room, key: &FlowKey, flow: &Flow) {
+        if room == Room::HalfOpen && flow.direction == Direction::FromBackend.code() {
+            self.half_open_ports.borrow_mut().insert(key.source_port);
+        }
     }
 
     fn has_room(&self, flows: &HashMap<FlowKey, Flow>) -> bool {
@@ -188,17 +226,18 @@ impl Tables for Memory {
         (if set == 0 { row.in_cluster } else { row.in_local }) != 0
     }
 
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
+    fn flow(&self, room: Room, key: &FlowKey, flow: &mut Flow) -> bool {
         self.touched.borrow_mut().flows.push(*key);
-        let flows = self.flows.borrow();
+        let flows = self.room(room).borrow();
         let Some(row) = flows.get(key) else { return false };
         *flow = *row;
         true
     }
 
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
+    fn insert_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> Inserted {
         self.touched.borrow_mut().flows.push(*key);
-        let mut flows = self.flows.borrow_mut();
+        let mut flows = self.room(room).borrow_mut();
+        self.note_port(room, key, flow);
         if flows.contains_key(key) {
             Inserted::Exists
         } else if self.has_room(&flows) {
@@ -209,9 +248,10 @@ impl Tables for Memory {
         }
     }
 
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+    fn put_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> bool {
         self.touched.borrow_mut().flows.push(*key);
-        let mut flows = self.flows.borrow_mut();
+        let mut flows = self.room(room).borrow_mut();
+        self.note_port(room, key, flow);
         let fits = flows.contains_key(key) || self.has_room(&flows);
         if fits {
             self.touched.borrow_mut().lost.extend(flows.insert(*key, *flow));
@@ -219,9 +259,9 @@ impl Tables for Memory {
         fits
     }
 
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool {
+    fn touch_flow(&self, room: Room, key: &FlowKey, last_seen: u32, change: Change) -> bool {
         self.touched.borrow_mut().flows.push(*key);
-        let mut flows = self.flows.borrow_mut();
+        let mut flows = self.room(room).borrow_mut();
         let Some(row) = flows.get_mut(key) else {
             return false;
         };
@@ -231,10 +271,14 @@ impl Tables for Memory {
         true
     }
 
-    fn remove_flow(&self, key: &FlowKey) {
+    fn remove_flow(&self, room: Room, key: &FlowKey) {
         self.touched.borrow_mut().flows.push(*key);
-        let lost = self.flows.borrow_mut().remove(key);
+        let lost = self.room(room).borrow_mut().remove(key);
         self.touched.borrow_mut().lost.extend(lost);
+    }
+
+    fn may_be_half_open(&self, port: u16) -> bool {
+        self.half_open_ports.borrow().contains(&port)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
@@ -273,118 +317,5 @@ impl Tables for Memory {
 
     fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
         self.routes.ask(query, route)
-    }
-}
-
-/// The same rows, but nothing is written: for asking "what if".
-#[derive(Clone, Copy, Debug)]
-pub struct Frozen<'a>(pub &'a Memory);
-
-impl Tables for Frozen<'_> {
-    fn config(&self) -> Option<NodeConfig> {
-        self.0.config()
-    }
-
-    fn now(&self) -> u32 {
-        self.0.now()
-    }
-
-    fn may_know(&self, address: &Ip) -> bool {
-        self.0.may_know(address)
-    }
-
-    fn may_be_node(&self, address: &Ip) -> bool {
-        self.0.may_be_node(address)
-    }
-
-    fn address(&self, address: &Ip) -> Option<Address> {
-        self.0.address(address)
-    }
-
-    fn service_cidrs(&self) -> Option<&ServiceCidrs> {
-        self.0.service_cidrs()
-    }
-
-    fn service(&self, key: &ServiceKey) -> Option<Service> {
-        self.0.service(key)
-    }
-
-    fn source_range(&self, source: &SourceKey) -> Option<SourceRange> {
-        self.0.source_range(source)
-    }
-
-    fn backend(&self, slot: u32, backend: &mut Backend) -> bool {
-        self.0.backend(slot, backend)
-    }
-
-    fn backend_state(&self, id: u32) -> Option<BackendState> {
-        self.0.backend_state(id)
-    }
-
-    fn count_chosen(&self, _id: u32) {}
-
-    fn advance(&self, _cursor: u32) -> Option<u64> {
-        None
-    }
-
-    fn affinity(&self, key: &AffinityKey, row: &mut Affinity) -> bool {
-        self.0.affinity(key, row)
-    }
-
-    fn stick(&self, _key: &AffinityKey, _seen: Option<&Affinity>, _row: &mut Affinity) -> bool {
-        true
-    }
-
-    fn affinity_backend(&self, id: u32, set: u32, backend: &mut Backend) -> bool {
-        self.0.affinity_backend(id, set, backend)
-    }
-
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
-        let flows = self.0.flows.borrow();
-        let Some(row) = flows.get(key) else { return false };
-        *flow = *row;
-        true
-    }
-
-    fn insert_flow(&self, _key: &FlowKey, _flow: &Flow) -> Inserted {
-        Inserted::Full
-    }
-
-    fn put_flow(&self, _key: &FlowKey, _flow: &Flow) -> bool {
-        false
-    }
-
-    fn touch_flow(&self, key: &FlowKey, _last_seen: u32, _change: Change) -> bool {
-        self.0.flows.borrow().contains_key(key)
-    }
-
-    fn remove_flow(&self, _key: &FlowKey) {}
-
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
-        self.0.fragments.borrow().get(key).copied()
-    }
-
-    fn put_fragment(&self, _key: &FragmentKey, _fragment: &Fragment) {}
-
-    fn socket(&self, key: &SocketKey) -> Option<Socket> {
-        self.0.socket(key)
-    }
-
-    fn put_socket(&self, _key: &SocketKey, _socket: &Socket) {}
-
-    fn was_given(&self, port: u16) -> bool {
-        self.0.was_given(port)
-    }
-
-    fn note_given(&self, _port: u16) {}
-
-    fn is_shared(&self, port: u16) -> bool {
-        self.0.is_shared(port)
-    }
-
-    fn share(&self, _port: u16) {}
-
-    fn route(&self, query: &RouteQuery, route: &mut Route) -> RouteResult {
-        self.0.route(query, route)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use proxy_common::{BackendState, Flow, FlowKey, Fragment, FragmentKey, Reason, Service, ServiceKey};
+use proxy_datapath::tables::Room;
 use proxy_datapath::{Scratch, Verdict};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -144,27 +145,23 @@ impl Pair {
     /// Compares all flows, fragments, cursors, states and counters.
     pub fn compare_all(&self) -> Result<()> {
         let Some(kernel) = &self.kernel else { return Ok(()) };
-        let flows = kernel.flows()?;
-        let expected: BTreeMap<_, _> = self
-            .memory
-            .flows
-            .borrow()
-            .iter()
-            .map(|(key, row)| (*key, *row))
-            .collect();
-        for (key, row) in &expected {
+        for room in [Room::Established, Room::HalfOpen] {
+            let flows = kernel.flows(room)?;
+            let expected = self.memory.room(room).borrow();
+            for (key, row) in expected.iter() {
+                ensure!(
+                    flows.get(key) == Some(row),
+                    "{room:?} flow {key:?}: user {row:?}, kernel {:?}",
+                    flows.get(key)
+                );
+            }
             ensure!(
-                flows.get(key) == Some(row),
-                "flow {key:?}: user {row:?}, kernel {:?}",
-                flows.get(key)
+                flows.len() == expected.len(),
+                "{room:?}: kernel has {} flows, user {}",
+                flows.len(),
+                expected.len()
             );
         }
-        ensure!(
-            flows.len() == expected.len(),
-            "kernel has {} flows, user {}",
-            flows.len(),
-            expected.len()
-        );
         let fragments = kernel.fragments()?;
         ensure!(
             fragments == *self.memory.fragments.borrow(),
@@ -188,14 +185,20 @@ impl Pair {
     }
 
     /// Writes a flow's row, or removes it.
-    pub fn set_flow(&mut self, key: &FlowKey, row: Option<&Flow>) -> Result<()> {
+    pub fn set_flow(&mut self, room: Room, key: &FlowKey, row: Option<&Flow>) -> Result<()> {
         match row {
-            Some(row) => self.memory.flows.borrow_mut().insert(*key, *row),
-            None => self.memory.flows.borrow_mut().remove(key),
+            Some(row) => self.memory.room(room).borrow_mut().insert(*key, *row),
+            None => self.memory.room(room).borrow_mut().remove(key),
         };
         self.kernel
             .as_mut()
-            .map_or(Ok(()), |kernel| kernel.set_flow(key, row))
+            .map_or(Ok(()), |kernel| kernel.set_flow(room, key, row))
+    }
+
+    /// Removes a flow's row from wherever it is.
+    pub fn evict(&mut self, key: &FlowKey) -> Result<()> {
+        self.set_flow(Room::Established, key, None)?;
+        self.set_flow(Room::HalfOpen, key, None)
     }
 
     /// Writes the row of a datagram.
@@ -227,19 +230,12 @@ impl Pair {
 
     /// Lets all flows look as if they had been silent for so long.
     pub fn age(&mut self, seconds: u32) -> Result<()> {
-        let rows: Vec<_> = self
-            .memory
-            .flows
-            .borrow()
-            .iter()
-            .map(|(key, row)| (*key, *row))
-            .collect();
-        for (key, row) in rows {
+        for (room, key, row) in self.memory.rows() {
             let aged = Flow {
                 last_seen: row.last_seen.saturating_sub(seconds),
                 ..row
             };
-            self.set_flow(&key, Some(&aged))?;
+            self.set_flow(room, &key, Some(&aged))?;
         }
         let rows: Vec<_> = self
             .memory
@@ -264,7 +260,7 @@ impl Pair {
 /// Runs a packet in user space, and tests the laws.
 fn in_user_space(memory: &Memory, arrival: &Arrival) -> Result<(Outcome, Touched)> {
     memory.take_touched();
-    let flows = memory.flows.borrow().len();
+    let flows = memory.rows().len();
     // Fresh, where the kernel's holds what the packet before left: nothing may depend on that.
     let outcome = user::run(memory, arrival, &mut Scratch::default());
     let touched = memory.take_touched();
@@ -325,11 +321,14 @@ fn same_route(kernel: &Kernel, outcome: &Outcome) -> Result<()> {
 
 fn same_rows(memory: &Memory, kernel: &Kernel, touched: &Touched) -> Result<()> {
     for key in &touched.flows {
-        let (expected, found) = (memory.flows.borrow().get(key).copied(), kernel.flow(key)?);
-        ensure!(
-            found == expected,
-            "flow {key:?}: user {expected:?}, kernel {found:?}"
-        );
+        for room in [Room::Established, Room::HalfOpen] {
+            let expected = memory.room(room).borrow().get(key).copied();
+            let found = kernel.flow(room, key)?;
+            ensure!(
+                found == expected,
+                "{room:?} flow {key:?}: user {expected:?}, kernel {found:?}"
+            );
+        }
     }
     for key in &touched.fragments {
         let (expected, found) = (memory.fragments.borrow().get(key).copied(), kernel.fragment(key)?);

@@ -8,13 +8,13 @@ use proxy_common::{
     NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::flow::Change;
-use proxy_datapath::tables::{Inserted, Route, RouteQuery, RouteResult};
+use proxy_datapath::tables::{Inserted, Room, Route, RouteQuery, RouteResult};
 use proxy_datapath::{Scratch, Tables};
 
 use crate::memory::Memory;
 use crate::user::{self, Arrival, Outcome};
 
-/// What a packet is about to do to `FLOWS` or `AFFINITY`.
+/// What a packet is about to do to `FLOWS`, `HALF_OPEN` or `AFFINITY`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moment {
     /// To write a row where none stands.
@@ -39,7 +39,7 @@ pub struct Rival<'a> {
 }
 
 impl<'a> Rival<'a> {
-    /// Asks `act` before each change of `FLOWS`, until it says that it was done.
+    /// Asks `act` before each change of a flow's row, until it says that it was done.
     pub fn new(memory: &'a Memory, act: impl FnMut(&Memory, Moment, &FlowKey) -> bool + 'a) -> Self {
         Self {
             memory,
@@ -155,28 +155,32 @@ impl Tables for Rival<'_> {
         self.memory.affinity_backend(id, set, backend)
     }
 
-    fn flow(&self, key: &FlowKey, flow: &mut Flow) -> bool {
-        self.memory.flow(key, flow)
+    fn flow(&self, room: Room, key: &FlowKey, flow: &mut Flow) -> bool {
+        self.memory.flow(room, key, flow)
     }
 
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
+    fn insert_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> Inserted {
         self.before(Moment::Insert, key);
-        self.memory.insert_flow(key, flow)
+        self.memory.insert_flow(room, key, flow)
     }
 
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+    fn put_flow(&self, room: Room, key: &FlowKey, flow: &Flow) -> bool {
         self.before(Moment::Put, key);
-        self.memory.put_flow(key, flow)
+        self.memory.put_flow(room, key, flow)
     }
 
-    fn touch_flow(&self, key: &FlowKey, last_seen: u32, change: Change) -> bool {
+    fn touch_flow(&self, room: Room, key: &FlowKey, last_seen: u32, change: Change) -> bool {
         self.before(Moment::Touch, key);
-        self.memory.touch_flow(key, last_seen, change)
+        self.memory.touch_flow(room, key, last_seen, change)
     }
 
-    fn remove_flow(&self, key: &FlowKey) {
+    fn remove_flow(&self, room: Room, key: &FlowKey) {
         self.before(Moment::Remove, key);
-        self.memory.remove_flow(key);
+        self.memory.remove_flow(room, key);
+    }
+
+    fn may_be_half_open(&self, port: u16) -> bool {
+        self.memory.may_be_half_open(port)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use proxy_common::{Affinity, AffinityBackend, AffinityKey, Backend, BackendSet, Ip, Reason};
 use proxy_datapath::select::{Pick, offer};
 use proxy_datapath::socket::{Answer, Call, to_service};
-use proxy_datapath::tables::Tables as _;
+use proxy_datapath::tables::{Room, Tables as _};
 use weir_packet::craft::{Craft, SYN};
 use weir_packet::kernel::Kernel;
 use weir_packet::memory::Memory;
@@ -161,8 +161,7 @@ fn two_cpus_send_a_client_to_one_backend() -> Result<()> {
         memory.affinity.borrow_mut().extend(before.map(|row| (key, row)));
         let stick = |moment, _: &_| moment == Moment::Stick;
         Rival::packet(&memory, stick, &packets[1]).run(&packets[0])?;
-        let flows = memory.flows.borrow();
-        let backends: Vec<u32> = flows.values().map(|flow| flow.backend_id).collect();
+        let backends: Vec<u32> = memory.rows().iter().map(|(_, _, flow)| flow.backend_id).collect();
         assert_eq!(backends, [backends[0]; 4], "{before:?}");
         let after = memory.affinity.borrow()[&key];
         assert_eq!(
@@ -207,7 +206,7 @@ fn two_cpus_send_a_client_to_one_backend_in_the_kernel() -> Result<()> {
         kernel.at_once([&packet(50_000), &packet(50_001)])?;
         met += u32::from(kernel.cursor(service * 2)?.wrapping_sub(turns) == 2);
         let row = kernel.affinity(&key)?.context("the client sticks to nobody")?;
-        let flows = kernel.flows()?;
+        let flows = kernel.flows(Room::HalfOpen)?;
         let backends: Vec<u32> = flows
             .values()
             .filter(|flow| flow.client == client)
@@ -215,7 +214,7 @@ fn two_cpus_send_a_client_to_one_backend_in_the_kernel() -> Result<()> {
             .collect();
         assert_eq!(backends, [row.backend_id; 4], "round {round}");
         for key in flows.keys() {
-            kernel.set_flow(key, None)?;
+            kernel.set_flow(Room::HalfOpen, key, None)?;
         }
     }
     println!("two CPUs met {met} times of {rounds}");

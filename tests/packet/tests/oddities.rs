@@ -37,7 +37,7 @@ fn an_ipv6_packet_does_not_reach_ipv4_rows() -> Result<()> {
     let (client, frontend) = ((Host::Pod1.ip(false), 40_000), (Host::Vip(40).ip(false), 443));
     let outcome = from_pod(&mut pair, mapped(client, frontend, SYN))?;
     assert_eq!(outcome.verdict, Verdict::Pass(Reason::PassMalformed));
-    assert!(pair.memory.flows.borrow().is_empty());
+    assert!(pair.memory.rows().is_empty());
 
     // A reset of that kind does not close somebody's connection.
     let outcome = from_pod(&mut pair, Craft::tcp(client, frontend, SYN).bytes(true))?;
@@ -148,6 +148,15 @@ fn a_syn_does_not_stick_to_a_backend_that_is_gone() -> Result<()> {
         state.serving = 0;
     }
     assert_eq!(from_pod(&mut pair, syn.clone())?.verdict, new);
+    let backend = (Host::Remote(6).ip(false), 8443);
+    let answer = Craft::tcp(backend, client, SYN | ACK).bytes(true);
+    let answered = pair.run(&Arrival {
+        program: Program::PodEgress,
+        interface: Port::Pod1.index(),
+        segment: 0,
+        bytes: answer,
+    })?;
+    assert_eq!(answered.verdict, Verdict::Translate(Reason::Reverse));
     assert_eq!(
         from_pod(&mut pair, Craft::tcp(client, frontend, ACK).bytes(true))?.verdict,
         known
@@ -169,7 +178,7 @@ fn a_full_flow_table_leaves_no_half() -> Result<()> {
             Verdict::Drop(Reason::DropFlowTable),
             "room for {limit}"
         );
-        assert!(pair.memory.flows.borrow().is_empty(), "room for {limit}");
+        assert!(pair.memory.rows().is_empty(), "room for {limit}");
     }
     Ok(())
 }

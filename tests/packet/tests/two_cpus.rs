@@ -1,9 +1,11 @@
 //! What two CPUs do to one connection at the same time: in user space at a chosen moment, in the kernel as it comes.
 
+use std::cell::RefCell;
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Error, Result};
 use proxy_common::{Flow, FlowKey, FlowState, Hook, Reason};
+use proxy_datapath::tables::Room;
 use proxy_datapath::{Scratch, Verdict, flow};
 use weir_packet::craft::{ACK, Craft, Endpoint, FIN, SYN};
 use weir_packet::decode::decode;
@@ -94,7 +96,7 @@ const fn key(source: Endpoint, destination: Endpoint, hook: Hook) -> FlowKey {
 }
 
 fn row(pair: &Pair) -> impl Fn(&FlowKey) -> Result<Option<Flow>> {
-    |key| Ok(pair.memory.flows.borrow().get(key).copied())
+    |key| Ok(pair.memory.row(key))
 }
 
 /// Both sides close at once: each CPU has seen an open connection, and none may write that back.
@@ -124,10 +126,10 @@ fn fins_of_both_sides_close_the_connection_in_the_kernel() -> Result<()> {
         for packet in connection.handshake() {
             kernel.run(&packet)?;
         }
-        let states = connection.states(|key| kernel.flow(key))?;
+        let states = connection.states(|key| kernel.row(key))?;
         assert_eq!(states, [FlowState::Established; 2], "port {port}");
         kernel.at_once([&connection.request(FIN | ACK), &connection.answer(FIN | ACK)])?;
-        let states = connection.states(|key| kernel.flow(key))?;
+        let states = connection.states(|key| kernel.row(key))?;
         assert_eq!(states, [FlowState::Closed; 2], "port {port}");
     }
     Ok(())
@@ -163,7 +165,7 @@ fn one_connection_that_two_cpus_begin_has_one_flow() -> Result<()> {
             pair.memory.cursors.borrow_mut().insert(0, turn);
             let outcome = Rival::packet(&pair.memory, when, &syn).run(&syn)?;
             assert_eq!(outcome.verdict.reason(), Some(Reason::Forward), "turn {turn}");
-            let rows: Vec<_> = pair.memory.flows.borrow().values().copied().collect();
+            let rows: Vec<_> = pair.memory.rows().iter().map(|(_, _, row)| *row).collect();
             let [first, second] = rows.as_slice() else {
                 panic!("turn {turn}: {rows:?}");
             };
@@ -192,7 +194,7 @@ fn a_port_that_becomes_free_goes_to_one_of_two_cpus() -> Result<()> {
     let (packet, rival) = (from_outside(8, 30443), from_outside(9, 30443));
     let cpus = Rival::new(&pair.memory, |memory, moment, key| {
         // When this CPU has taken the old row away.
-        let due = moment == Moment::Insert && !memory.flows.borrow().contains_key(key);
+        let due = moment == Moment::Insert && memory.row(key).is_none();
         if due {
             user::run(memory, &rival, &mut Scratch::default());
         }
@@ -228,6 +230,81 @@ fn one_connection_that_two_cpus_begin_has_one_flow_in_the_kernel() -> Result<()>
     let states = states.collect::<Result<Vec<_>>>()?;
     let chosen: u64 = states.iter().map(|state| state.chosen).sum();
     assert_eq!(chosen, u64::from(ROUNDS));
-    assert_eq!(kernel.flows()?.len(), 2 * usize::from(ROUNDS));
+    assert_eq!(kernel.flows(Room::HalfOpen)?.len(), 2 * usize::from(ROUNDS));
+    Ok(())
+}
+
+/// The client's ACK and its first data meet on two CPUs, and both establish the connection: it has its two rows, once.
+#[test]
+fn p9_two_cpus_establish_a_connection_once() -> Result<()> {
+    let connection = Connection::from_port(40_000);
+    let [syn, answer, ack] = connection.handshake();
+    let data = connection.request(ACK | FIN);
+    let moments = RefCell::new(Vec::new());
+    for changes in 0..6 {
+        let mut pair = Pair::new(None, &node::rows(20_000))?;
+        pair.run(&syn)?;
+        pair.run(&answer)?;
+        let mut left = changes;
+        let cpus = Rival::new(&pair.memory, |memory, moment, _| {
+            left -= 1;
+            if left < 0 {
+                moments.borrow_mut().push(moment);
+                let outcome = user::run(memory, &data, &mut Scratch::default());
+                assert_eq!(outcome.verdict, Verdict::Translate(Reason::Forward));
+            }
+            left < 0
+        });
+        let Ok(outcome) = cpus.run(&ack) else {
+            // This CPU makes no more changes than that.
+            break;
+        };
+        assert_eq!(
+            outcome.verdict,
+            Verdict::Translate(Reason::Forward),
+            "{moments:?}"
+        );
+        assert_eq!(pair.memory.half_open.borrow().len(), 0, "{moments:?}");
+        assert_eq!(pair.memory.flows.borrow().len(), 2, "{moments:?}");
+        assert_eq!(
+            connection.states(row(&pair))?,
+            [FlowState::ClientClosed; 2],
+            "{moments:?}"
+        );
+    }
+    assert_eq!(
+        moments.into_inner(),
+        [Moment::Insert, Moment::Insert, Moment::Remove, Moment::Remove]
+    );
+    Ok(())
+}
+
+/// While one CPU moves a connection from one table to the other, another always finds it.
+#[test]
+fn p9_a_connection_that_moves_is_found_in_the_kernel() -> Result<()> {
+    let Some(mut kernel) = kernel()? else {
+        return Ok(());
+    };
+    let refused = kernel.counter(Reason::RejectUnknownFlow)?;
+    let reversed = kernel.counter(Reason::Reverse)?;
+    for port in 20_000..20_000 + ROUNDS {
+        let connection = Connection::from_port(port);
+        let [syn, answer, ack] = connection.handshake();
+        kernel.run(&syn)?;
+        kernel.run(&answer)?;
+        let other = if port % 2 == 0 {
+            connection.request(ACK)
+        } else {
+            connection.answer(ACK)
+        };
+        kernel.at_once([&ack, &other])?;
+        let states = connection.states(|key| kernel.flow(Room::Established, key))?;
+        assert_eq!(states, [FlowState::Established; 2], "port {port}");
+    }
+    assert_eq!(kernel.flows(Room::HalfOpen)?.len(), 0);
+    assert_eq!(kernel.flows(Room::Established)?.len(), 2 * usize::from(ROUNDS));
+    assert_eq!(kernel.counter(Reason::RejectUnknownFlow)?, refused);
+    let answers = u64::from(ROUNDS) + u64::from(ROUNDS / 2);
+    assert_eq!(kernel.counter(Reason::Reverse)?, reversed + answers);
     Ok(())
 }

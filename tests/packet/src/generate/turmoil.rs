@@ -22,10 +22,10 @@ pub(super) fn strike(random: &mut Random, pair: &mut Pair) -> Result<()> {
 
 /// A row falls out of the flow table.
 fn evict(random: &mut Random, pair: &mut Pair) -> Result<()> {
-    let mut keys: Vec<_> = pair.memory.flows.borrow().keys().copied().collect();
+    let mut keys: Vec<_> = pair.memory.rows().iter().map(|(_, key, _)| *key).collect();
     keys.sort_unstable();
     match random.pick(&keys) {
-        Some(key) => pair.set_flow(&key, None),
+        Some(key) => pair.evict(&key),
         None => Ok(()),
     }
 }

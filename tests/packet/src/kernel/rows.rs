@@ -9,8 +9,10 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData, MapError};
 use proxy_common::{
     Affinity, AffinityBackend, AffinityKey, BackendState, Cursor, FilterBit, FilterWord, Flow, FlowKey,
-    Fragment, FragmentKey, InterfaceUse, NodeConfig, PortBit, Reason, Service, ServiceKey, limits,
+    Fragment, FragmentKey, InterfaceUse, NodeConfig, PortBit, PortWord, Reason, Service, ServiceKey, limits,
 };
+
+use proxy_datapath::tables::Room;
 
 use super::Kernel;
 use crate::node::Rows;
@@ -19,6 +21,10 @@ impl Kernel {
     /// Writes the node's rows, and forgets all flows and fragments.
     pub fn reset(&mut self, rows: &Rows) -> Result<()> {
         clear(&mut self.rows.flows)?;
+        clear(&mut self.rows.half_open)?;
+        for word in 0..u32::try_from(limits::PORT_WORDS)? {
+            self.rows.half_open_ports.set(word, &PortWord::default(), 0)?;
+        }
         clear(&mut self.rows.fragments)?;
         clear(&mut self.rows.affinity)?;
         clear(&mut self.rows.affinity_backends)?;
@@ -97,22 +103,41 @@ impl Kernel {
         }
     }
 
-    /// A flow's row.
-    pub fn flow(&self, key: &FlowKey) -> Result<Option<Flow>> {
-        found(self.rows.flows.get(key, 0))
+    /// A flow's row, in one table.
+    pub fn flow(&self, room: Room, key: &FlowKey) -> Result<Option<Flow>> {
+        found(self.room(room).get(key, 0))
     }
 
-    /// Writes a flow's row, or removes it.
-    pub fn set_flow(&mut self, key: &FlowKey, row: Option<&Flow>) -> Result<()> {
-        match row {
-            Some(row) => Ok(self.rows.flows.insert(key, row, 0)?),
-            None => remove(&mut self.rows.flows, key),
+    /// A flow's row, in whichever table.
+    pub fn row(&self, key: &FlowKey) -> Result<Option<Flow>> {
+        match self.flow(Room::Established, key)? {
+            None => self.flow(Room::HalfOpen, key),
+            row => Ok(row),
         }
     }
 
-    /// All flows.
-    pub fn flows(&self) -> Result<BTreeMap<FlowKey, Flow>> {
-        Ok(self.rows.flows.iter().collect::<Result<_, _>>()?)
+    /// Writes a flow's row, or removes it.
+    pub fn set_flow(&mut self, room: Room, key: &FlowKey, row: Option<&Flow>) -> Result<()> {
+        let map = match room {
+            Room::Established => &mut self.rows.flows,
+            Room::HalfOpen => &mut self.rows.half_open,
+        };
+        match row {
+            Some(row) => Ok(map.insert(key, row, 0)?),
+            None => remove(map, key),
+        }
+    }
+
+    /// All flows of one table.
+    pub fn flows(&self, room: Room) -> Result<BTreeMap<FlowKey, Flow>> {
+        Ok(self.room(room).iter().collect::<Result<_, _>>()?)
+    }
+
+    const fn room(&self, room: Room) -> &HashMap<MapData, FlowKey, Flow> {
+        match room {
+            Room::Established => &self.rows.flows,
+            Room::HalfOpen => &self.rows.half_open,
+        }
     }
 
     /// The ports of a datagram.

@@ -4,8 +4,8 @@ mod affinity;
 mod translation;
 
 use anyhow::{Context, Result, bail, ensure};
-use proxy_common::{Flow, FlowBit, Reason};
-use proxy_datapath::Verdict;
+use proxy_common::{Direction, Flow, FlowBit, Reason};
+use proxy_datapath::{Verdict, flow};
 
 use crate::craft::RST;
 use crate::decode::{Decoded, decode, sums};
@@ -21,7 +21,7 @@ pub fn hold(
     outcome: &Outcome,
     (touched, before): (&Touched, usize),
 ) -> Result<()> {
-    let after = memory.flows.borrow().len();
+    let after = memory.rows().len();
     bounded_rows(outcome, before, after)?;
     turns(outcome, touched)?;
     one_connection(touched)?;
@@ -109,18 +109,33 @@ fn one_connection(touched: &Touched) -> Result<()> {
     Ok(())
 }
 
-/// A connection loses a row only when it is over, or to a fresh start of itself.
+/// A connection loses a row only when it is over, or to a fresh start of itself, or because the row is in `FLOWS` now.
 fn lost_in_time(memory: &Memory, arrival: &Arrival, touched: &Touched) -> Result<()> {
     let packet = decode(&arrival.bytes, arrival.program.ethernet());
     let ends = packet.and_then(|packet| Some((packet.source, packet.destination, packet.ports?)));
     for old in &touched.lost {
         let itself = ends == Some((old.client, old.frontend, (old.client_port, old.frontend_port)));
         ensure!(
-            is_over(memory, old) || itself,
+            is_over(memory, old) || itself || moved(memory, old),
             "a live connection lost its row: {old:?}"
         );
     }
     Ok(())
+}
+
+/// Whether a row of a half-open connection is one of an established connection now.
+fn moved(memory: &Memory, old: &Flow) -> bool {
+    let (to_service, from_backend) = flow::keys(old);
+    let key = if old.direction == Direction::ToService.code() {
+        to_service
+    } else {
+        from_backend
+    };
+    let flows = memory.flows.borrow();
+    old.state & FlowBit::Established.code() == 0
+        && flows
+            .get(&key)
+            .is_some_and(|new| flow::same_translation(new, old))
 }
 
 /// Whether a connection has been silent for longer than its state allows, or has ended.

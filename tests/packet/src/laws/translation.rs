@@ -10,7 +10,8 @@ use proxy_datapath::{Scratch, Verdict};
 use super::{affinity, is_over};
 use crate::craft::{ACK, RST, SYN};
 use crate::decode::{Decoded, decode, editable, ones_sum, sums};
-use crate::memory::{Frozen, Memory, Touched};
+use crate::frozen::Frozen;
+use crate::memory::{Memory, Touched};
 use crate::user::{self, Arrival, Outcome, Program};
 
 /// A translation changes addresses, ports and checksums, and nothing else; checksums stay as right as they were. What
@@ -187,8 +188,8 @@ fn answerable(memory: &Memory, answer: &Arrival, (before, after): (&Decoded, &De
     };
     let flags = answer.bytes.get(after.l4 + 13).copied().unwrap_or(0);
     let opens = after.protocol == 6 && flags & (SYN | ACK | RST) == SYN | ACK && hook == Hook::Egress;
-    memory.flows.borrow().get(&key).is_some_and(|row| {
-        !(opens && is_over(memory, row))
+    memory.row(&key).is_some_and(|row| {
+        !(opens && is_over(memory, &row))
             && (row.client, row.client_port) == (before.source, asked.0)
             && (row.frontend, row.frontend_port) == (before.destination, asked.1)
     })

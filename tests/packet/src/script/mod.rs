@@ -10,7 +10,7 @@
 //!
 //! Verdicts: `ignore`, `pass REASON`, `drop REASON`, `translate REASON PACKET`, `reply REASON PACKET`,
 //! `redirect REASON INTERFACE NEXT-HOP PACKET` (with one hop less, unless its `ttl` is written). Between packets: `age SECONDS`, `evict HOOK PROTOCOL A:P > B:P`,
-//! `state HOOK PROTOCOL A:P > B:P STATE`, `flows NUMBER`, `backend SERVICE INDEX dead|serving|reused`,
+//! `state HOOK PROTOCOL A:P > B:P STATE`, `flows NUMBER` (in both tables), `half-open NUMBER`, `backend SERVICE INDEX dead|serving|reused`,
 //! `last SERVICE out|in` (of its cluster's set), `sticks CLIENT SERVICE cluster|local INDEX|nowhere`,
 //! `service SERVICE gone|back`, `snat PORTS` (at the beginning), `chosen SERVICE INDEX TIMES`.
 
@@ -82,16 +82,18 @@ impl Stage<'_> {
             ["age", seconds] => self.pair.age(seconds.parse()?),
             ["evict", key @ ..] => {
                 let key = self.key(key)?;
-                ensure!(
-                    self.pair.memory.flows.borrow().contains_key(&key),
-                    "there is no such row"
-                );
-                self.pair.set_flow(&key, None)
+                ensure!(self.pair.memory.row(&key).is_some(), "there is no such row");
+                self.pair.evict(&key)
             }
             ["state", key @ .., state] => self.state(key, state),
             ["flows", number] => {
-                let flows = self.pair.memory.flows.borrow().len();
+                let flows = self.pair.memory.rows().len();
                 ensure!(flows == number.parse::<usize>()?, "there are {flows} rows");
+                Ok(())
+            }
+            ["half-open", number] => {
+                let rows = self.pair.memory.half_open.borrow().len();
+                ensure!(rows == number.parse::<usize>()?, "{rows} rows are half-open");
                 Ok(())
             }
             ["backend", service, index, what] => self.backend(service, index.parse()?, what),
@@ -228,7 +230,7 @@ impl Stage<'_> {
     }
 
     fn state(&self, key: &[&str], wanted: &str) -> Result<()> {
-        let row = self.pair.memory.flows.borrow().get(&self.key(key)?).copied();
+        let row = self.pair.memory.row(&self.key(key)?);
         let state = row.map_or("gone", |row| FlowState::of(row.state).name());
         ensure!(state == wanted, "it is {state}");
         Ok(())

@@ -1,0 +1,126 @@
+//! What is asked at the begin of a flow and once a second, as functions of their own.
+//!
+//! verifier: they are global functions (hence the names that stay). Such a function is verified once, for whatever numbers it is
+//! given, and its callers go on with whatever number it gives; inlined, each way through it would be a case of its own for all
+//! that follows. It finds the scratch memory by itself: a pointer that is handed over may be no map's key before Linux 5.19.
+
+use core::hint::black_box;
+
+use proxy_common::Reason;
+use proxy_datapath::snat::{self, Claim, Reach};
+use proxy_datapath::{Scratch, begin, half_open, keep};
+
+use crate::maps;
+use crate::tables::Kernel;
+
+/// Calls a function that reads and changes the scratch memory, of which the compiler is not told otherwise.
+#[inline(always)]
+fn call(s: &mut Scratch, function: impl FnOnce() -> u32) -> u32 {
+    let s = black_box(s);
+    let code = function();
+    black_box(s);
+    code
+}
+
+/// [`keep::keep`].
+#[inline(always)]
+pub(crate) fn keep(from_backend: bool, now: u32, s: &mut Scratch) -> Result<(), Reason> {
+    match call(s, || weir_keep_rows(u32::from(from_backend), now)) {
+        0 => Ok(()),
+        1 => Err(Reason::RejectGoneBackend),
+        _ => Err(Reason::RejectUnknownFlow),
+    }
+}
+
+/// [`begin::write_rows`].
+#[inline(always)]
+pub(crate) fn write_rows(now: u32, s: &mut Scratch) -> Result<Reason, Reason> {
+    match call(s, || weir_write_rows(now)) {
+        0 => Ok(Reason::NewFlow),
+        1 => Ok(Reason::Forward),
+        2 => Err(Reason::DropSnatPorts),
+        _ => Err(Reason::DropFlowTable),
+    }
+}
+
+/// [`snat::claim`].
+#[inline(always)]
+pub(crate) fn claim(now: u32, reach: Reach, s: &mut Scratch) -> Claim {
+    match call(s, || weir_claim(now, reach as u32)) {
+        0 => Claim::Ours,
+        1 => Claim::Taken,
+        _ => Claim::Full,
+    }
+}
+
+/// [`half_open::find`].
+#[inline(always)]
+pub(crate) fn find_half_open(s: &mut Scratch) -> bool {
+    call(s, || weir_find_half_open()) != 0
+}
+
+/// [`keep::keep`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_keep_rows(from_backend: u32, now: u32) -> u32 {
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return 2;
+    };
+    // SAFETY: this CPU's row; the caller leaves it alone until this returns.
+    let s = unsafe { &mut *scratch };
+    match keep::keep(&Kernel::NOWHERE, from_backend != 0, now, s) {
+        Ok(()) => 0,
+        Err(Reason::RejectGoneBackend) => 1,
+        Err(_) => 2,
+    }
+}
+
+/// [`begin::write_rows`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_write_rows(now: u32) -> u32 {
+    let (Some(scratch), Some(config)) = (maps::SCRATCH.get_ptr_mut(0), maps::CONFIG.get(0)) else {
+        return 3;
+    };
+    // SAFETY: as there.
+    let s = unsafe { &mut *scratch };
+    match begin::write_rows(&Kernel::NOWHERE, config, now, s) {
+        Ok(Reason::NewFlow) => 0,
+        Ok(_) => 1,
+        Err(Reason::DropSnatPorts) => 2,
+        Err(_) => 3,
+    }
+}
+
+/// [`snat::claim`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_claim(now: u32, reach: u32) -> u32 {
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return 2;
+    };
+    // SAFETY: as there.
+    let s = unsafe { &mut *scratch };
+    let reach = match reach {
+        0 => Reach::Free,
+        1 => Reach::Expired,
+        _ => Reach::Closed,
+    };
+    match snat::claim(&Kernel::NOWHERE, now, reach, s) {
+        Claim::Ours => 0,
+        Claim::Taken => 1,
+        Claim::Full => 2,
+    }
+}
+
+/// [`half_open::find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_find_half_open() -> u32 {
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: as there.
+    let s = unsafe { &mut *scratch };
+    u32::from(half_open::find(&Kernel::NOWHERE, s))
+}
