@@ -15,6 +15,7 @@ pub mod event;
 pub mod flow;
 pub mod layout;
 pub mod net;
+pub mod object;
 pub mod service;
 pub mod service_cidr;
 pub mod socket;

@@ -3,6 +3,8 @@
 
 use proxy_common::Ip;
 
+use crate::packet::Covers;
+
 /// Folds a sum to 16 bits.
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
@@ -69,6 +71,16 @@ pub const fn update(field: [u8; 2], diff: u64) -> [u8; 2] {
     // The complement of 32 bits, not 16, as the kernel's csum_replace_by_diff does: so a sum of zero stays one.
     let old = !(u16::from_ne_bytes(field) as u32);
     (!fold(old as u64 + diff)).to_ne_bytes()
+}
+
+/// A transport checksum after what the pseudo-header covers changed by one difference, and what only the datagram has by
+/// another. Offloaded, it is the sum and not its complement.
+#[inline(always)]
+pub const fn update_transport(field: [u8; 2], (pseudo, payload): (u32, u32), covers: Covers) -> [u8; 2] {
+    let complement = !covers.mask();
+    let old = u16::from_ne_bytes(field) as u32 ^ complement;
+    let sum = fold(old as u64 + pseudo as u64 + (payload & complement) as u64);
+    (sum ^ (complement & 0xffff) as u16).to_ne_bytes()
 }
 
 #[inline(always)]

@@ -15,6 +15,9 @@ pub trait PacketMut: Packet {
     #[must_use = "a lost store leaves a packet half rewritten"]
     fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()>;
 
+    /// What the transport checksum covers, if that is known. If not, only [`Self::fix_checksum`] may correct it.
+    fn covers(&self) -> Option<Covers>;
+
     /// Corrects the sum over the whole packet that the device may have made (`CHECKSUM_COMPLETE`) by a change that no
     /// checksum in the packet balances.
     fn fix_device_sum(&mut self, diff: u32);
@@ -23,6 +26,37 @@ pub trait PacketMut: Packet {
     /// pointers into the packet.
     #[must_use = "a lost correction leaves a packet with a wrong checksum"]
     fn fix_checksum(&mut self, fix: ChecksumFix) -> Option<()>;
+}
+
+/// What a transport checksum covers when weir sees it, as a mask: all bits set if it is the pseudo-header only (offloaded,
+/// `CHECKSUM_PARTIAL`: the device adds the rest, and takes the complement), none if it is everything. A mask, not a choice:
+/// each way through a kernel program is verified for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Covers(u32);
+
+impl Covers {
+    /// The whole datagram, which no device has to look at; also if none has looked yet.
+    pub const ALL: Self = Self(0);
+    /// The pseudo-header.
+    pub const PSEUDO_HEADER: Self = Self(u32::MAX);
+
+    /// What `skb->ip_summed` says, if that is known; of a packet that the device has summed (`CHECKSUM_COMPLETE`), that sum
+    /// would have to be corrected as well.
+    #[inline(always)]
+    pub const fn of(ip_summed: u32) -> Option<Self> {
+        const COMPLETE: u32 = 2;
+        if ip_summed & 3 == COMPLETE {
+            return None;
+        }
+        // CHECKSUM_PARTIAL is 3, CHECKSUM_NONE and CHECKSUM_UNNECESSARY 0 and 1.
+        Some(Self((ip_summed >> 1 & 1).wrapping_neg()))
+    }
+
+    /// The mask.
+    #[inline(always)]
+    pub const fn mask(self) -> u32 {
+        self.0
+    }
 }
 
 /// A correction of a transport checksum, in ones' complement (RFC 1624).

@@ -10,9 +10,14 @@ use network_types::udp::UdpHdr;
 use proxy_common::{Be16, Direction, Ip};
 
 use crate::checksum;
-use crate::packet::{ChecksumFix, PacketMut};
+use crate::packet::{ChecksumFix, Covers, PacketMut};
 use crate::parse::{Content, Parsed, TCP, UDP};
 use crate::scratch::Scratch;
+
+/// Bytes from an IPv4 header's checksum to the end of the ports behind it.
+const HEAD: usize = 14;
+/// Bytes of both ports.
+const PORTS: usize = 4;
 
 /// The new addresses and ports, and what they do to the checksums.
 #[repr(C)]
@@ -117,6 +122,9 @@ pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Opt
         hop_limit(packet, (usize::from(parsed.l3), parsed.family), edits.hop_limit)?;
     }
     if parsed.content == Content::Transport.code() && parsed.options == 0 {
+        if let Some(covers) = packet.covers() {
+            return with_checksum(packet, parsed, edits, covers);
+        }
         at_once(packet, parsed, edits)?;
         return fix_transport(packet, parsed, edits);
     }
@@ -145,27 +153,79 @@ pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Opt
 #[inline(always)]
 fn at_once(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
     let l3 = usize::from(parsed.l3);
-    let [p_a, p_b] = Be16::from_host(edits.source_port).to_wire();
-    let [q_a, q_b] = Be16::from_host(edits.destination_port).to_wire();
     if parsed.family == 6 {
         let mut piece = [0; 36];
         let (source, rest) = piece.split_at_mut(16);
         let (destination, both) = rest.split_at_mut(16);
         source.copy_from_slice(&edits.source.bytes);
         destination.copy_from_slice(&edits.destination.bytes);
-        both.copy_from_slice(&[p_a, p_b, q_a, q_b]);
+        both.copy_from_slice(&both_ports(edits));
         return packet.store(l3 + offset_of!(Ipv6Hdr, src_addr), piece);
     }
     let at = l3 + offset_of!(Ipv4Hdr, check);
-    let [c_a, c_b] = checksum::update(packet.load::<2>(at)?, u64::from(edits.outer_diff));
+    let head = head(packet.load::<2>(at)?, edits);
+    packet.store(at, head)
+}
+
+/// From the checksum of an IPv4 header without options to the ports behind it.
+#[inline(always)]
+fn head(check: [u8; 2], edits: &Edits) -> [u8; HEAD] {
+    let [c_a, c_b] = checksum::update(check, u64::from(edits.outer_diff));
     let [s_a, s_b, s_c, s_d] = edits.source.v4_bytes();
     let [d_a, d_b, d_c, d_d] = edits.destination.v4_bytes();
-    packet.store(
-        at,
-        [
-            c_a, c_b, s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d, p_a, p_b, q_a, q_b,
-        ],
-    )
+    let [p_a, p_b, q_a, q_b] = both_ports(edits);
+    [
+        c_a, c_b, s_a, s_b, s_c, s_d, d_a, d_b, d_c, d_d, p_a, p_b, q_a, q_b,
+    ]
+}
+
+/// Addresses, ports and the transport checksum, where it is known what that covers: of IPv4 in one piece.
+#[inline(always)]
+fn with_checksum(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits, covers: Covers) -> Option<()> {
+    const TCP_AT: usize = offset_of!(TcpHdr, check);
+    const UDP_AT: usize = offset_of!(UdpHdr, check);
+    let is_udp = parsed.protocol == UDP;
+    let at = usize::from(parsed.l4) + if is_udp { UDP_AT } else { TCP_AT };
+    let check = transport_checksum(packet.load::<2>(at)?, edits, covers, is_udp);
+    if parsed.family == 6 {
+        at_once(packet, parsed, edits)?;
+        return packet.store(at, check);
+    }
+    if is_udp {
+        piece::<{ UDP_AT - PORTS }, { HEAD + UDP_AT - PORTS + 2 }>(packet, parsed, edits, check)
+    } else {
+        piece::<{ TCP_AT - PORTS }, { HEAD + TCP_AT - PORTS + 2 }>(packet, parsed, edits, check)
+    }
+}
+
+/// What stands between the ports and the checksum is written as it was.
+#[inline(always)]
+fn piece<const BETWEEN: usize, const ALL: usize>(
+    packet: &mut impl PacketMut,
+    parsed: &Parsed,
+    edits: &Edits,
+    check: [u8; 2],
+) -> Option<()> {
+    let at = usize::from(parsed.l3) + offset_of!(Ipv4Hdr, check);
+    let mut piece = [0; ALL];
+    let (first, rest) = piece.split_at_mut(HEAD);
+    let (between, last) = rest.split_at_mut(BETWEEN);
+    first.copy_from_slice(&head(packet.load::<2>(at)?, edits));
+    between.copy_from_slice(&packet.load::<BETWEEN>(at + HEAD)?);
+    last.copy_from_slice(&check);
+    packet.store(at, piece)
+}
+
+/// The checksum of TCP or UDP as it will be. Of UDP, zero means "none" and stays, and a computed zero is sent as 0xffff
+/// (RFC 768).
+#[inline(always)]
+fn transport_checksum(old: [u8; 2], edits: &Edits, covers: Covers, is_udp: bool) -> [u8; 2] {
+    const NONE: [u8; 2] = [0; 2];
+    if is_udp && old == NONE {
+        return NONE;
+    }
+    let new = checksum::update_transport(old, (edits.outer_diff, edits.port_diff), covers);
+    if is_udp && new == NONE { [0xff; 2] } else { new }
 }
 
 /// The checksum of TCP or UDP.
@@ -251,7 +311,13 @@ fn addresses(
 /// Both ports: at the same place in TCP and UDP.
 #[inline(always)]
 fn ports(packet: &mut impl PacketMut, at: usize, edits: &Edits) -> Option<()> {
+    packet.store(at, both_ports(edits))
+}
+
+/// As they stand in the header.
+#[inline(always)]
+const fn both_ports(edits: &Edits) -> [u8; PORTS] {
     let [s_a, s_b] = Be16::from_host(edits.source_port).to_wire();
     let [d_a, d_b] = Be16::from_host(edits.destination_port).to_wire();
-    packet.store(at, [s_a, s_b, d_a, d_b])
+    [s_a, s_b, d_a, d_b]
 }

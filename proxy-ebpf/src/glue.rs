@@ -12,11 +12,11 @@ use network_types::eth::{EthHdr, EtherType};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
-use proxy_datapath::packet::ChecksumFix;
+use proxy_datapath::packet::{ChecksumFix, Covers};
 use proxy_datapath::parse::{TCP, UDP};
 use proxy_datapath::{Packet, PacketMut};
 
-use crate::maps;
+use crate::{maps, summed};
 
 /// Offset of the `EtherType`, and the two that it is compared with.
 const KIND: usize = offset_of!(EthHdr, ether_type);
@@ -165,6 +165,11 @@ impl<const DIRECT: bool> PacketMut for Skb<'_, DIRECT> {
             }
         }
         Some(())
+    }
+
+    #[inline(always)]
+    fn covers(&self) -> Option<Covers> {
+        Covers::of(summed::ip_summed(self.ctx)?)
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "atomic add is an intrinsic on this target: core::sync::atomic has none"
@@ -29,6 +29,7 @@ mod hooks;
 mod maps;
 mod ports;
 mod source_ranges;
+mod summed;
 mod tables;
 mod words;
 

@@ -22,6 +22,7 @@ use proxy_model::source_ports::PortRange;
 use super::attach::{AttachError, Programs};
 use super::bpffs::{self, BpffsError};
 use super::maps::{MapError, Maps, OpenError, SHAPES, open_error};
+use super::object::for_this_kernel;
 use super::others;
 use super::pins::Pins;
 use super::probe::{self, Features};
@@ -172,7 +173,7 @@ pub struct Kernel {
 ///
 /// Must be called inside a tokio runtime.
 pub fn load(options: &Options) -> Result<Kernel, LoadError> {
-    let object = object(options)?;
+    let object = for_this_kernel(object(options)?);
     let pins = &options.pins;
     let lock = bpffs::prepare(pins)?;
     let cookie = netns_cookie()?;

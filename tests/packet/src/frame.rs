@@ -1,6 +1,6 @@
 //! A packet in a vector, changed with exactly the kernel's arithmetic.
 
-use proxy_datapath::packet::ChecksumFix;
+use proxy_datapath::packet::{ChecksumFix, Covers};
 use proxy_datapath::{Packet, PacketMut};
 
 /// The bytes of a packet, as `data..data_end` shows them to a program.
@@ -10,6 +10,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Payload of each segment, if it is a GSO packet.
     pub segment: u32,
+    /// What the transport checksum covers, if the kernel says it.
+    pub covers: Option<Covers>,
 }
 
 impl Frame {
@@ -67,6 +69,10 @@ impl Packet for Frame {
 impl PacketMut for Frame {
     fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
         self.write(at, &bytes)
+    }
+
+    fn covers(&self) -> Option<Covers> {
+        self.covers
     }
 
     /// No device has looked at a vector.

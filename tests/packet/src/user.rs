@@ -1,6 +1,7 @@
 //! The hooks in user space: `proxy-ebpf/src/hooks/tc.rs` and `apply.rs`, on a [`Frame`] instead of a socket buffer.
 
 use proxy_common::{Ip, Reason};
+use proxy_datapath::packet::Covers;
 use proxy_datapath::socket::Caller;
 use proxy_datapath::tables::Tables;
 use proxy_datapath::{Packet as _, Place, Scratch, Verdict, path, rewrite};
@@ -133,10 +134,21 @@ pub struct Outcome {
 
 /// Runs a program. The scratch may hold anything: in the kernel, it is what the packet before left there.
 pub fn run(tables: &impl Tables, arrival: &Arrival, s: &mut Scratch) -> Outcome {
+    run_covering(tables, arrival, Some(Covers::ALL), s)
+}
+
+/// Runs a program on a packet whose transport checksum covers this; `None` if the kernel does not say what.
+pub fn run_covering(
+    tables: &impl Tables,
+    arrival: &Arrival,
+    covers: Option<Covers>,
+    s: &mut Scratch,
+) -> Outcome {
     let place = arrival.place();
     let mut frame = Frame {
         bytes: arrival.bytes.clone(),
         segment: arrival.segment,
+        covers,
     };
     let decided = if !arrival.program.is_ingress() {
         path::egress(&frame, tables, place, s)

@@ -52,3 +52,12 @@ fn scripts_in_the_kernel() -> Result<()> {
     }
     run_all(Some(Kernel::load()?))
 }
+
+/// The object as it is built asks the kernel to correct checksums; that is for kernels before 6.2.
+#[test]
+fn scripts_in_the_kernel_that_corrects_checksums() -> Result<()> {
+    if !weir_lab::require_root() {
+        return Ok(());
+    }
+    run_all(Some(Kernel::load_as_built()?))
+}

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{Program, ProgramInfo};
 use aya::{Ebpf, EbpfLoader};
+use proxy_agent::kernel::for_this_kernel;
 use weir_packet::kernel;
 
 /// A tenth of what the kernel takes (1,000,000), so that older verifiers, which prune less, take it too.
@@ -28,7 +29,11 @@ fn every_program_stays_within_bounds() -> Result<()> {
     if !weir_lab::require_root() {
         return Ok(());
     }
-    let mut ebpf = kernel::open(EbpfLoader::new().override_global("AYA_LOG_LEVEL", &0_u8, false))?;
+    let object = for_this_kernel(kernel::read_object()?.into());
+    let mut ebpf = kernel::open(
+        EbpfLoader::new().override_global("AYA_LOG_LEVEL", &0_u8, false),
+        &object,
+    )?;
     let mut names: Vec<_> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
     names.sort();
     let rows = names

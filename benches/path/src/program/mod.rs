@@ -20,6 +20,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use aya::EbpfLoader;
 use aya::programs::SchedClassifier;
+use proxy_agent::kernel::for_this_kernel;
 use proxy_common::Protocol;
 use serde::Serialize;
 
@@ -196,7 +197,9 @@ pub(crate) fn measure(object: &Path, cpu: usize, quick: bool) -> Result<Programs
 fn load(object: &Path, pins: &Path) -> Result<aya::Ebpf> {
     let bytes =
         std::fs::read(object).context("cannot read it: run `./x build`, or name it with WEIR_BPF_OBJECT")?;
-    let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(&bytes)?;
+    let mut ebpf = EbpfLoader::new()
+        .default_map_pin_directory(pins)
+        .load(&for_this_kernel(bytes.into()))?;
     for name in PROGRAMS {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)

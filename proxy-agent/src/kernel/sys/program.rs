@@ -51,6 +51,29 @@ impl Instruction {
         Self::new(0x85, 0, 0, helper)
     }
 
+    /// Calls a function of the kernel, by its number in the kernel's BTF.
+    pub(in crate::kernel) const fn call_kernel(function: i32) -> Self {
+        Self::new(0x85, 2 << 4, 0, function)
+    }
+
+    /// `to = *(u8 *)(from + offset)`
+    pub(in crate::kernel) const fn load_byte(to: u8, from: u8, offset: i16) -> Self {
+        Self::new(0x71, from << 4 | to, offset, 0)
+    }
+
+    /// `if register == 0`, leaves out so many instructions.
+    pub(in crate::kernel) const fn skip_if_zero(register: u8, count: i16) -> Self {
+        Self::new(0x15, register, count, 0)
+    }
+
+    /// As it stands in an object file, which is of this machine's byte order.
+    pub(in crate::kernel) fn bytes(self) -> [u8; 8] {
+        let [low, high] = self.offset.to_ne_bytes();
+        let [first, second, third, fourth] = self.immediate.to_ne_bytes();
+        let [code, registers] = [self.code, self.registers];
+        [code, registers, low, high, first, second, third, fourth]
+    }
+
     /// Returns register 0.
     pub(in crate::kernel) const fn exit() -> Self {
         Self::new(0x95, 0, 0, 0)

@@ -14,6 +14,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
+use proxy_agent::kernel::for_this_kernel;
 use proxy_common::{
     Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow,
     FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, NodeConfig, PortWord, Service, ServiceCidrs,
@@ -77,11 +78,23 @@ pub struct Ran {
 }
 
 impl Kernel {
-    /// Makes the namespace and loads the packet programs. Wants root.
+    /// Makes the namespace and loads the packet programs, as an agent does. Wants root.
     pub fn load() -> Result<Self> {
+        Self::load_object(&for_this_kernel(read_object()?.into()))
+    }
+
+    /// The same for a kernel that does not tell how a checksum stands.
+    pub fn load_as_built() -> Result<Self> {
+        Self::load_object(&read_object()?)
+    }
+
+    fn load_object(object: &[u8]) -> Result<Self> {
         let namespace = Namespace::create()?;
         namespace.enter()?;
-        let mut ebpf = open(EbpfLoader::new().override_global("AYA_LOG_LEVEL", &0_u8, false))?;
+        let mut ebpf = open(
+            EbpfLoader::new().override_global("AYA_LOG_LEVEL", &0_u8, false),
+            object,
+        )?;
         for program in Program::ALL {
             classifier(&mut ebpf, program)?
                 .load()
@@ -273,7 +286,7 @@ impl Tables {
 }
 
 /// Path of the kernel object: `WEIR_BPF_OBJECT`, or where `cargo xtask build` puts it.
-pub fn object() -> Result<PathBuf> {
+fn object() -> Result<PathBuf> {
     if let Some(path) = env::var_os("WEIR_BPF_OBJECT") {
         return Ok(path.into());
     }
@@ -287,18 +300,23 @@ pub fn object() -> Result<PathBuf> {
     )
 }
 
+/// The kernel object's bytes.
+pub fn read_object() -> Result<Vec<u8>> {
+    let path = object()?;
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Opens the object with maps that nobody else sees: pinned to a bpffs that is gone before this returns.
-pub fn open(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
+pub fn open(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Result<Ebpf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let object = object()?;
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let folder = env::temp_dir().join(format!("weir-packet-{}-{number}", std::process::id()));
     std::fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     mount("bpf", &folder, "bpf", MountFlags::empty(), None).context("cannot mount a bpffs")?;
     let result = loader
         .default_map_pin_directory(&folder)
-        .load_file(&object)
-        .with_context(|| format!("cannot load {}", object.display()));
+        .load(object)
+        .context("cannot load the kernel object");
     unmount(&folder, UnmountFlags::DETACH).context("cannot unmount the bpffs")?;
     std::fs::remove_dir(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     result
