@@ -1,5 +1,6 @@
 //! A SYN flood: first packets of connections that nobody means, from addresses that are nobody's.
 
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,20 +21,29 @@ pub struct Flood {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     begin: Instant,
-    thread: Option<JoinHandle<Result<()>>>,
+    threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Flood {
-    /// From a machine to a frontend, so many packets a second; 0 is as many as it can.
+    /// From a machine to a frontend, so many packets a second; 0 is as many as it can. A packet's whole way is walked on
+    /// the CPU that sends it, so there is a sender for each.
     pub fn start(host: &Host, target: SocketAddrV4, rate: u64) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (host, stopped, counter) = (host.clone(), Arc::clone(&stop), Arc::clone(&sent));
-        let thread = thread::spawn(move || host.run(|| send(target, rate, &stopped, &counter))?);
+        let senders =
+            thread::available_parallelism().map_or(1, |count| u64::try_from(count.get()).unwrap_or(1));
+        let start = |number| {
+            let (host, stopped, counter) = (host.clone(), Arc::clone(&stop), Arc::clone(&sent));
+            let share = Share {
+                first: number << 32,
+                rate: rate.div_ceil(senders),
+            };
+            thread::spawn(move || host.run(|| send(target, share, &stopped, &counter))?)
+        };
         Self {
+            threads: (0..senders).map(start).collect(),
             stop,
             sent,
             begin: clock::now(),
-            thread: Some(thread),
         }
     }
 
@@ -44,7 +54,7 @@ impl Flood {
 
     /// Waits until so many are sent.
     pub fn wait_for(&self, packets: u64) {
-        while self.sent() < packets && !self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+        while self.sent() < packets && !self.threads.iter().any(JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -53,8 +63,9 @@ impl Flood {
     pub fn stop(mut self) -> Result<(u64, u64)> {
         let took = self.begin.elapsed();
         self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("it is stopped already")?;
-        thread.join().map_err(|_| anyhow!("the sender panicked"))??;
+        for thread in mem::take(&mut self.threads) {
+            thread.join().map_err(|_| anyhow!("a sender panicked"))??;
+        }
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
         Ok((self.sent(), self.sent() * 1000 / millis))
     }
@@ -66,7 +77,16 @@ impl Drop for Flood {
     }
 }
 
-fn send(target: SocketAddrV4, rate: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+/// What one sender sends.
+#[derive(Clone, Copy)]
+struct Share {
+    /// The number of its first packet, which makes the source.
+    first: u64,
+    /// Packets a second; 0 is as many as it can.
+    rate: u64,
+}
+
+fn send(target: SocketAddrV4, share: Share, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
     let socket: OwnedFd = socket_with(
         AddressFamily::INET,
         SocketType::RAW,
@@ -79,13 +99,20 @@ fn send(target: SocketAddrV4, rate: u64, stop: &AtomicBool, sent: &AtomicU64) ->
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BURST {
             // What the way does not take is sent again by nobody: it is a flood.
-            if sendto(&socket, &syn(number, target), SendFlags::empty(), &target).is_ok() {
+            if sendto(
+                &socket,
+                &syn(share.first + number, target),
+                SendFlags::empty(),
+                &target,
+            )
+            .is_ok()
+            {
                 sent.fetch_add(1, Ordering::Relaxed);
             }
             number += 1;
         }
-        while rate > 0
-            && u128::from(number) * 1_000_000 > u128::from(rate) * begin.elapsed().as_micros()
+        while share.rate > 0
+            && u128::from(number) * 1_000_000 > u128::from(share.rate) * begin.elapsed().as_micros()
             && !stop.load(Ordering::Relaxed)
         {
             thread::sleep(Duration::from_micros(100));
