@@ -27,7 +27,8 @@ enum Condition {
     Leaving,
 }
 
-/// Writes the Service and waits until the node has it: `usable` are those that take turns.
+/// Writes the Service and waits until the node has it: `usable` are those that take turns, of either set. They have to differ
+/// from those before.
 fn write(world: &World, conditions: [Condition; 3], usable: &[&Pod]) -> Result<()> {
     let mut all: Vec<Endpoint> = Vec::new();
     for (pod, condition) in world.web.iter().zip(conditions) {
@@ -101,9 +102,10 @@ fn exact_with_policies_and_leaving_endpoints() -> Result<()> {
     assert_shares(&world, "one leaves", &["web-1"], &["web-1", "web-3"])?;
 
     // Ready ones elsewhere do not help those who want one here.
-    write(&world, [Leaving, Leaving, Ready], &[web_3])?;
+    write(&world, [Leaving, Leaving, Ready], &[web_1, web_2, web_3])?;
     assert_shares(&world, "only leaving ones here", &here, &["web-3"])?;
 
+    write(&world, [Ready, Leaving, Ready], &[web_1, web_3])?;
     write(&world, [Leaving; 3], &[web_1, web_2, web_3])?;
     assert_shares(&world, "all leave", &here, &everywhere)
 }

@@ -253,7 +253,8 @@ fn an_agent_that_was_away_makes_up_for_it() -> Result<()> {
     let mut world = World::new("udpaway")?;
     let [web_1, web_2, _] = world.web.clone();
     let [target, _] = SOLO.udp();
-    let client = Client::of_host(&world, target, 3000);
+    // Long enough for an agent that begins on a busy machine.
+    let client = Client::of_host(&world, target, 8000);
     thread::sleep(Duration::from_millis(300));
     world.weir()?.kill9()?;
     SOLO.write(&world.manifests, &[&web_2])?;
