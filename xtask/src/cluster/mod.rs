@@ -8,6 +8,7 @@
 //! docs/cluster.md says how to use it.
 
 mod addons;
+mod cgroups;
 mod control_plane;
 mod forward;
 mod images;
