@@ -8,6 +8,7 @@
 //! docs/cluster.md says how to use it.
 
 mod addons;
+mod cache;
 mod cgroups;
 mod control_plane;
 mod forward;
@@ -64,7 +65,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Build the programs and the images into the cache, and do nothing else
+    /// Build the programs and the images into the cache, and remove what nobody has used for two weeks
     Build {
         /// Kubernetes' end-to-end tests as well
         #[arg(long)]
@@ -87,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Verb::Kubeconfig => show::kubeconfig(),
         Verb::Kubectl { args } => show::kubectl(args),
         Verb::Shell { node, command } => show::shell(node, command),
-        Verb::Build { e2e } => up::parts(*e2e).map(drop),
+        Verb::Build { e2e } => up::build(*e2e),
         Verb::Serve(args) => serve::run(args),
         Verb::NodeInit(args) => init::run(args),
     }

@@ -18,8 +18,8 @@ use super::programs::Programs;
 use super::running::{PREFIX, Parts};
 use super::serve::READY;
 use super::state::{State, folder};
-use super::{images, wait};
-use crate::{image, packages, shell};
+use super::{cache, images, wait};
+use crate::{image, packages, shell, workspace};
 
 /// Commands that a cluster runs.
 const NEEDED: [&str; 8] = [
@@ -75,6 +75,14 @@ pub(super) fn parts(with_e2e: bool) -> Result<Parts> {
     let programs = Programs::ensure(with_e2e)?;
     let images = images::ensure(&programs)?;
     Ok(Parts { programs, images })
+}
+
+/// Builds it, and makes room where others lie that nobody uses any more.
+pub(super) fn build(with_e2e: bool) -> Result<()> {
+    let parts = parts(with_e2e)?;
+    let folder = workspace::cache()?.join("cluster");
+    cache::prune(&folder, &parts.programs.folders())?;
+    cache::prune(&folder.join("images"), &parts.images)
 }
 
 pub(super) fn up(request: &Request) -> Result<()> {

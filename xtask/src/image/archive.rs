@@ -108,13 +108,15 @@ impl Image {
 
     /// Writes the archive; it appears at `target` when it is whole.
     pub(crate) fn write(&self, target: &Path) -> Result<()> {
-        let layer_file = target.with_extension("layer");
+        // Of this process, as another may write the same one.
+        let own = std::process::id();
+        let layer_file = target.with_extension(format!("layer-{own}"));
         let layer = self.write_layer(&layer_file)?;
         let config = self.config(&layer).to_string();
         let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
         let layer_name = format!("{layer}/layer.tar");
         let manifest = json!([{ "Config": config_name, "RepoTags": self.names, "Layers": [layer_name] }]);
-        let draft = target.with_extension("new");
+        let draft = target.with_extension(format!("new-{own}"));
         let file = File::create(&draft).with_context(|| format!("cannot create {}", draft.display()))?;
         let mut archive = Builder::new(BufWriter::new(file));
         append(&mut archive, &config_name, config.as_bytes())?;
