@@ -11,6 +11,7 @@ mod addons;
 mod cache;
 mod cgroups;
 mod control_plane;
+mod end;
 mod forward;
 mod images;
 mod init;
@@ -22,6 +23,7 @@ mod programs;
 mod running;
 mod serve;
 mod show;
+mod signals;
 mod state;
 mod suites;
 mod up;
@@ -83,7 +85,7 @@ enum Verb {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.verb {
         Verb::Up(request) => up::up(request),
-        Verb::Down => up::down(),
+        Verb::Down => end::down(),
         Verb::Status => show::status(),
         Verb::Kubeconfig => show::kubeconfig(),
         Verb::Kubectl { args } => show::kubectl(args),

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use weir_lab::clock;
 
 use super::running::Cluster;
-use super::state::{Holder, State, folder};
+use super::state::{self, Holder, State, folder};
 use super::up;
 
 /// What `up` waits for, on a line of its own.
@@ -40,6 +40,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let _ = rustix::process::setsid();
     weir_lab::clean_up_on_signals()?;
     let own = Holder::own()?;
+    let _lock = state::lock()?;
     thread::spawn(move || end_with_starter(own));
     let mut parts = up::parts(false)?;
     parts.images.extend(args.what.images.iter().cloned());

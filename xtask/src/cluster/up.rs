@@ -1,24 +1,18 @@
-//! `up` and `down`.
+//! `up`, and clusters that end with the one who asked for them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use weir_lab::clock;
 
 use super::options::{Options, Proxy};
 use super::programs::Programs;
-use super::running::{PREFIX, Parts};
+use super::running::Parts;
 use super::serve::READY;
-use super::state::{State, folder};
-use super::{cache, images, wait};
+use super::state::{self, Holder, State, folder};
+use super::{cache, images, signals, wait};
 use crate::{image, packages, shell, workspace};
 
 /// Commands that a cluster runs.
@@ -33,9 +27,6 @@ const NEEDED: [&str; 8] = [
     "runc",
 ];
 
-/// How long the end may take before it is forced.
-const END: Duration = Duration::from_secs(30);
-
 /// What `up` is asked.
 #[derive(clap::Args)]
 pub(super) struct Request {
@@ -49,11 +40,13 @@ pub(super) struct Request {
 /// A cluster that ends with the one who asked for it: dropping this ends it.
 pub(super) struct Held {
     child: Option<Child>,
+    holder: Holder,
 }
 
 impl Held {
     /// Leaves the cluster to `down`.
     fn leave(mut self) {
+        signals::leave_cluster();
         self.child = None;
     }
 }
@@ -64,7 +57,7 @@ impl Drop for Held {
             // It waits for this pipe to close.
             drop(child.stdin.take());
             let _ = child.wait();
-            State::forget();
+            State::forget(self.holder);
         }
     }
 }
@@ -139,6 +132,8 @@ fn start(request: &Request, stays: bool) -> Result<Held> {
         options.nodes,
         options.proxy.name()
     );
+    // The log of a cluster that is being started stays whole.
+    drop(state::lock()?);
     let log = folder()?.join("serve.log");
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(own);
@@ -153,11 +148,15 @@ fn start(request: &Request, stays: bool) -> Result<Held> {
     let mut child = command
         .spawn()
         .context("cannot start the process that holds the cluster")?;
-    pass_signals(&child)?;
+    let holder = Holder::of(child.id()).context("the process that holds the cluster has ended at once")?;
+    signals::end_cluster(holder)?;
     let said = child.stdout.take().context("it says nothing")?;
     for line in BufReader::new(said).lines().map_while(Result::ok) {
         if line == READY {
-            return Ok(Held { child: Some(child) });
+            return Ok(Held {
+                child: Some(child),
+                holder,
+            });
         }
         shell::say(&line);
     }
@@ -173,44 +172,4 @@ fn with_weir(request: &Request) -> Result<Vec<PathBuf>> {
         images.push(image::archive()?);
     }
     images.iter().map(|path| Ok(path.canonicalize()?)).collect()
-}
-
-/// A Ctrl-C ends the cluster that is being started; what is read from it ends with that, and so does `up`.
-fn pass_signals(child: &Child) -> Result<()> {
-    let holder = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
-    thread::spawn(move || {
-        for _ in signals.forever() {
-            eprintln!("\nx: stopping: cleaning up");
-            if let Some(holder) = holder {
-                let _ = rustix::process::kill_process(holder, Signal::TERM);
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Ends the cluster, and removes what a killed one left. Nothing to end is no error.
-pub(super) fn down() -> Result<()> {
-    let state = State::read()?;
-    if let Some(state) = &state {
-        let (ended, took) = shell::timed(|| {
-            state.holder.signal(Signal::TERM);
-            clock::wait_until(END, || !state.holder.is_alive())
-        });
-        if !ended {
-            eprintln!("x: the cluster does not end: killing it");
-            state.holder.signal(Signal::KILL);
-            clock::wait_until(END, || !state.holder.is_alive());
-        }
-        eprintln!("x: the cluster has ended after {:.1} s", took.as_secs_f32());
-    }
-    State::forget();
-    if weir_lab::missing().is_none() {
-        weir_lab::sweep(PREFIX)?;
-    }
-    if state.is_none() {
-        eprintln!("x: no cluster is up");
-    }
-    Ok(())
 }
