@@ -8,6 +8,7 @@
 //! docs/cluster.md says how to use it.
 
 mod addons;
+mod archives;
 mod cache;
 mod cgroups;
 mod control_plane;

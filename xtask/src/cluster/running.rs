@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_lab::{Host, Lab, NodeOptions, ReversePath};
 
 use super::addons;
+use super::archives::Archive;
 use super::control_plane::ControlPlane;
 use super::node::{ClusterNode, Ingredients};
 use super::options::{API_PORT, Options, Proxy, node_name};
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(super) struct Parts {
     pub(super) programs: Programs,
     pub(super) images: Vec<PathBuf>,
+    /// What it gets besides.
+    pub(super) given: Vec<Archive>,
 }
 
 /// The cluster. Its processes are declared before the lab, because they are dropped in this order.
@@ -43,6 +46,8 @@ pub(super) struct Cluster {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Facts {
     pub(super) options: Options,
+    /// What it was given besides its own images: weir's is among them, if it has one.
+    pub(super) images: Vec<Archive>,
     pub(super) kubeconfig: PathBuf,
     pub(super) kubectl: PathBuf,
     pub(super) logs: PathBuf,
@@ -120,10 +125,12 @@ impl Cluster {
             hosts.push(lab.node(&node_name(number), node_options())?);
         }
         route_to_pods(&control_machine, &hosts)?;
+        let given = parts.given.iter().map(|archive| archive.path.clone());
+        let images: Vec<_> = parts.images.iter().cloned().chain(given).collect();
         let from = Ingredients {
             lab,
             programs: &parts.programs,
-            images: &parts.images,
+            images: &images,
             options,
         };
         // Containers and images need no API server.
@@ -190,6 +197,7 @@ impl Cluster {
         });
         Ok(Facts {
             options,
+            images: parts.given.clone(),
             kubeconfig: kubeconfig.to_owned(),
             kubectl: parts.programs.path("kubectl"),
             logs: self.lab.dir().join("log"),

@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
+use super::archives::{self, Archive};
 use super::options::{API_PORT, Options, Proxy};
 use super::programs::{Programs, version};
 use super::state::{self, State};
 use super::{images, up};
+use crate::image;
+
+/// Nodes of a cluster for suites.
+const NODES: u8 = 2;
 
 /// The cluster of a run of suites, which ends with it: two nodes, both address families.
 #[derive(Default)]
@@ -62,7 +67,9 @@ impl Shared {
         // The one before has to end first.
         self.0 = None;
         let mut images = vec![images::peer(&weir_lab::peer_binary()?)?];
-        images.extend(std::env::var_os("WEIR_IMAGE").map(PathBuf::from));
+        if proxy == Proxy::Weir {
+            images.extend(archives::of_environment()?.map(|archive| archive.path));
+        }
         let options = options(proxy);
         self.0 = Some((proxy, up::hold(&up::Request { options, images })?));
         Ok(())
@@ -70,10 +77,16 @@ impl Shared {
 
     /// The same for the end-to-end tests, which are content with the cluster that a developer has up.
     pub(crate) fn for_e2e(&mut self, proxy: Proxy) -> Result<E2ePlace> {
-        if State::read()?.is_none_or(|state| state.facts.options != options(proxy)) {
-            self.need(proxy)?;
+        let runs = State::read()?.filter(|state| suits(state.facts.options, proxy));
+        match runs {
+            Some(state) if self.0.is_none() => is_of_this_tree(&state, proxy)?,
+            _ => self.need(proxy)?,
         }
         let facts = State::need()?.facts;
+        let image = archives::weir_of(&facts.images).filter(|_| proxy == Proxy::Weir);
+        if let Some(image) = image {
+            eprintln!("x: weir is image {}, from {}", image.hash, image.path.display());
+        }
         Ok(E2ePlace {
             netns: facts.control_plane.netns,
             api_server: SocketAddr::new(facts.control_plane.v4, API_PORT),
@@ -86,7 +99,57 @@ impl Shared {
 fn options(proxy: Proxy) -> Options {
     Options {
         proxy,
-        nodes: 2,
+        nodes: NODES,
         dual_stack: true,
+    }
+}
+
+/// Whether a cluster that is up can be used: more nodes are no harm.
+fn suits(runs: Options, proxy: Proxy) -> bool {
+    runs.nodes >= NODES
+        && runs
+            == Options {
+                nodes: runs.nodes,
+                ..options(proxy)
+            }
+}
+
+/// An error if the weir in a developer's cluster is not the one that is to be judged.
+fn is_of_this_tree(state: &State, proxy: Proxy) -> Result<()> {
+    if proxy != Proxy::Weir {
+        return Ok(());
+    }
+    let runs =
+        archives::weir_of(&state.facts.images).context("the cluster that is up has no image of weir")?;
+    let (judged, whose) = match archives::of_environment()? {
+        Some(archive) => (archive, "WEIR_IMAGE"),
+        None => (Archive::read(&image::archive()?)?, "this work tree"),
+    };
+    if runs.hash != judged.hash {
+        bail!(
+            "the cluster that is up runs image {} of weir, and {whose} has {}: `./x cluster down` ends it",
+            runs.hash,
+            judged.hash
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_with_more_nodes_will_do() {
+        let with = |nodes, dual_stack| Options {
+            proxy: Proxy::Weir,
+            nodes,
+            dual_stack,
+        };
+        assert!(suits(options(Proxy::Weir), Proxy::Weir));
+        assert!(suits(with(6, true), Proxy::Weir));
+        assert!(!suits(with(1, true), Proxy::Weir));
+        assert!(!suits(with(6, false), Proxy::Weir));
+        assert!(!suits(with(6, true), Proxy::KubeProxyNftables));
     }
 }

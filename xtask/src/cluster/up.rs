@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::archives::{self, Archive};
 use super::options::{Options, Proxy};
 use super::programs::Programs;
 use super::running::Parts;
@@ -62,12 +63,26 @@ impl Drop for Held {
     }
 }
 
+/// Sees to all that a cluster needs of this machine: it would be a pity to learn of it after a long build.
+pub(super) fn can_start() -> Result<()> {
+    packages::need(&NEEDED)?;
+    packages::need(&images::NEEDED)?;
+    if let Some(reason) = weir_lab::missing() {
+        bail!("the cluster lives in network namespaces of this machine: {reason}");
+    }
+    Ok(())
+}
+
 /// Builds what is not in the cache.
 pub(super) fn parts(with_e2e: bool) -> Result<Parts> {
     packages::need(&images::NEEDED)?;
     let programs = Programs::ensure(with_e2e)?;
     let images = images::ensure(&programs)?;
-    Ok(Parts { programs, images })
+    Ok(Parts {
+        programs,
+        images,
+        given: Vec::new(),
+    })
 }
 
 /// Builds it, and makes room where others lie that nobody uses any more.
@@ -79,9 +94,8 @@ pub(super) fn build(with_e2e: bool) -> Result<()> {
 }
 
 pub(super) fn up(request: &Request) -> Result<()> {
-    let options = request.options;
     if let Some(state) = State::read()? {
-        return already(&state, options);
+        return already(&state, request);
     }
     let (result, took) = shell::timed(|| start(request, true));
     result?.leave();
@@ -103,13 +117,12 @@ pub(super) fn hold(request: &Request) -> Result<Held> {
     start(request, false)
 }
 
-fn already(state: &State, options: Options) -> Result<()> {
-    let runs = state.facts.options;
-    if runs != options {
-        bail!(
-            "another cluster is up, started with {}: `./x cluster down` ends it",
-            runs.to_args().join(" ")
-        );
+/// The cluster that is asked for is up, or another one is.
+fn already(state: &State, request: &Request) -> Result<()> {
+    let named = archives::read(&request.images)?;
+    differ(state.facts.options, &state.facts.images, request.options, &named)?;
+    if let Some(weir) = archives::weir_of(&state.facts.images) {
+        eprintln!("x: its weir is image {}, from {}", weir.hash, weir.path.display());
     }
     eprintln!(
         "x: the cluster is already up: export KUBECONFIG={}",
@@ -118,14 +131,34 @@ fn already(state: &State, options: Options) -> Result<()> {
     Ok(())
 }
 
+/// An error if what runs is not what is wanted; images that are not named may be any.
+fn differ(runs: Options, has: &[Archive], wanted: Options, named: &[Archive]) -> Result<()> {
+    if runs != wanted {
+        bail!(
+            "another cluster is up, started with {}: `./x cluster down` ends it",
+            runs.to_args().join(" ")
+        );
+    }
+    for archive in named {
+        if !has.iter().any(|has| has.hash == archive.hash) {
+            bail!(
+                "a cluster is up without {} (SHA-256 {}...), which it is to have: `./x cluster down` ends it",
+                archive.path.display(),
+                archive.hash
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Builds everything, starts the process that holds the cluster, and passes on what it says until it is ready.
 fn start(request: &Request, stays: bool) -> Result<Held> {
-    if let Some(reason) = weir_lab::missing() {
-        bail!("the cluster lives in network namespaces of this machine: {reason}");
-    }
-    packages::need(&NEEDED)?;
+    can_start()?;
+    let mut images = archives::read(&request.images)?;
     parts(false)?;
-    let images = with_weir(request)?;
+    if request.options.proxy == Proxy::Weir && archives::weir_of(&images).is_none() {
+        images.push(Archive::read(&image::archive()?)?);
+    }
     let options = request.options;
     eprintln!(
         "x: starting {} nodes with proxy {}",
@@ -140,8 +173,13 @@ fn start(request: &Request, stays: bool) -> Result<Held> {
     command
         .args(["cluster", "serve"])
         .args(options.to_args())
-        .args(images.iter().map(|image| format!("--image={}", image.display())))
+        .args(
+            images
+                .iter()
+                .map(|image| format!("--image={}", image.path.display())),
+        )
         .args(stays.then_some("--stay"))
+        .env("PATH", packages::search_path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?);
@@ -164,12 +202,32 @@ fn start(request: &Request, stays: bool) -> Result<Held> {
     bail!("the cluster did not come up ({status}); {}", wait::tail(&log));
 }
 
-/// The images that were named, and weir's own if it is needed.
-fn with_weir(request: &Request) -> Result<Vec<PathBuf>> {
-    let mut images = request.images.clone();
-    let is_weir = |path: &PathBuf| path.file_name().is_some_and(|name| name == image::ARCHIVE);
-    if request.options.proxy == Proxy::Weir && !images.iter().any(is_weir) {
-        images.push(image::archive()?);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_image_is_another_cluster() {
+        let options = |nodes| Options {
+            proxy: Proxy::Weir,
+            nodes,
+            dual_stack: true,
+        };
+        let folder = std::env::temp_dir().join(format!("weir-up-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let archive = |file: &str, entrypoint: &str| {
+            let path = folder.join(file);
+            let image = image::archive::Image::new(image::NAME, &[entrypoint]);
+            image.write(&path).unwrap();
+            Archive::read(&path).unwrap()
+        };
+        let (old, copy, new) = (archive("a", "/a"), archive("b", "/a"), archive("c", "/c"));
+        let has = [old];
+        assert!(differ(options(2), &has, options(2), &[]).is_ok());
+        assert!(differ(options(2), &has, options(2), &[copy]).is_ok());
+        assert!(differ(options(2), &has, options(3), &[]).is_err());
+        let error = differ(options(2), &has, options(2), &[new]).unwrap_err();
+        assert!(error.to_string().contains("/c (SHA-256"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
-    images.iter().map(|path| Ok(path.canonicalize()?)).collect()
 }
