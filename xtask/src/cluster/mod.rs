@@ -35,7 +35,9 @@ use clap::Subcommand;
 
 pub(crate) use images::REGISTRY;
 pub(crate) use options::Proxy;
+pub(crate) use pki::write as write_secret;
 pub(crate) use suites::{E2ePlace, E2ePrograms, Shared, e2e_programs, kubernetes_version, state_file};
+pub(crate) use up::can_start;
 
 /// What `cluster` is asked.
 #[derive(clap::Args)]

@@ -27,6 +27,8 @@ pub(crate) struct E2ePlace {
     /// For use from the machine's own namespace.
     pub(crate) kubeconfig: PathBuf,
     pub(crate) nodes: u8,
+    /// The first digits of the SHA-256 of weir's image, if weir is what is judged.
+    pub(crate) image: Option<String>,
 }
 
 /// Programs of the end-to-end tests.
@@ -88,6 +90,7 @@ impl Shared {
             eprintln!("x: weir is image {}, from {}", image.hash, image.path.display());
         }
         Ok(E2ePlace {
+            image: image.map(|image| image.hash.clone()),
             netns: facts.control_plane.netns,
             api_server: SocketAddr::new(facts.control_plane.v4, API_PORT),
             kubeconfig: facts.kubeconfig,

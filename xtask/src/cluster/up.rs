@@ -64,7 +64,7 @@ impl Drop for Held {
 }
 
 /// Sees to all that a cluster needs of this machine: it would be a pity to learn of it after a long build.
-pub(super) fn can_start() -> Result<()> {
+pub(crate) fn can_start() -> Result<()> {
     packages::need(&NEEDED)?;
     packages::need(&images::NEEDED)?;
     if let Some(reason) = weir_lab::missing() {
