@@ -67,6 +67,13 @@ impl Default for E2eArgs {
     }
 }
 
+impl E2eArgs {
+    /// Whether anything is asked that is not so anyway.
+    pub(crate) fn ask_for_something(&self) -> bool {
+        self.proxy != Proxy::Weir || self.focus.is_some() || self.procs != PROCS || self.record
+    }
+}
+
 /// Runs specs, and says of each that did not pass why; the counts, and whether all went as expected.
 pub(crate) fn run(args: &E2eArgs, scope: Scope, clusters: &mut cluster::Shared) -> Result<(Count, bool)> {
     let expected = Expected::read()?;
