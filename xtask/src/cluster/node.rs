@@ -223,9 +223,13 @@ fn kubelet(folder: &Path, cgroup: &Path) -> Value {
     })
 }
 
-/// Every second node is in the other zone.
+/// Three zones, in turn.
 fn labels(number: u8) -> String {
-    let zone = if number.is_multiple_of(2) { "b" } else { "a" };
+    let zone = match number % 3 {
+        1 => "a",
+        2 => "b",
+        _ => "c",
+    };
     format!("topology.kubernetes.io/region=lab,topology.kubernetes.io/zone=lab-{zone}")
 }
 

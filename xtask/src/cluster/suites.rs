@@ -12,10 +12,10 @@ use super::state::{self, State};
 use super::{images, up};
 use crate::image;
 
-/// Nodes of a cluster for suites.
-const NODES: u8 = 2;
+/// As many as specs ask for that are about zones: each node is in one of its own.
+const NODES: u8 = 3;
 
-/// The cluster of a run of suites, which ends with it: two nodes, both address families.
+/// The cluster of a run of suites, which ends with it: three nodes, both address families.
 #[derive(Default)]
 pub(crate) struct Shared(Option<(Proxy, up::Held)>);
 
@@ -151,7 +151,7 @@ mod tests {
         };
         assert!(suits(options(Proxy::Weir), Proxy::Weir));
         assert!(suits(with(6, true), Proxy::Weir));
-        assert!(!suits(with(1, true), Proxy::Weir));
+        assert!(!suits(with(2, true), Proxy::Weir));
         assert!(!suits(with(6, false), Proxy::Weir));
         assert!(!suits(with(6, true), Proxy::KubeProxyNftables));
     }
