@@ -14,6 +14,7 @@ mod e2e;
 mod go;
 mod image;
 mod kernel_compiler;
+mod lock;
 mod packages;
 mod shell;
 mod source;

@@ -36,6 +36,24 @@ impl Args {
             e2e: e2e::E2eArgs::default(),
         }
     }
+
+    /// The suites to run; an error if something is asked that none of them would do.
+    fn suites(&self) -> Result<Vec<Suite>> {
+        let names_e2e = self.suites.contains(&Suite::E2e);
+        if self.e2e.ask_for_something() && !names_e2e {
+            bail!(
+                "--proxy, --focus, --procs and --record are about the end-to-end tests: `./x test e2e ...`"
+            );
+        }
+        if names_e2e && !self.filter.is_empty() {
+            let filter = self.filter.join(" ");
+            bail!("the end-to-end tests take no filter `-- {filter}`: --focus REGEX chooses their specs");
+        }
+        let mut suites = chosen(&self.suites)?;
+        // Tests with a certain name are looked for among ours.
+        suites.retain(|suite| self.filter.is_empty() || *suite != Suite::E2e);
+        Ok(suites)
+    }
 }
 
 /// A rung of the ladder, the cheapest first.
@@ -117,7 +135,7 @@ struct Outcome {
 
 /// Runs the suites that `args` name.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let suites = chosen(&args.suites)?;
+    let suites = args.suites()?;
     let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
     eprintln!("x: suites: {}", names.join(", "));
     let mut outcomes = Vec::new();
@@ -236,10 +254,14 @@ impl Run<'_> {
     }
 }
 
-/// Nothing is built for tests that could only say that they need root; the suite counts as one that was skipped.
+/// Nothing is built for tests that could only say that they need root. The suite counts as one that was skipped, unless it
+/// was named: who asks for it wants to see it run.
 fn without_root(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     if args.require_root {
         bail!("needs root, and REQUIRE_ROOT is set");
+    }
+    if args.suites.contains(&suite) {
+        bail!("needs root: sudo ./x test {}", suite.name());
     }
     eprintln!("\nSKIP: {} needs root: sudo ./x test {0}", suite.name());
     Ok((
@@ -356,6 +378,52 @@ mod tests {
         let outcomes = [outcome(3, 0, true), outcome(2, 1, false), outcome(0, 0, false)];
         assert_eq!(sum(&outcomes).to_string(), "5 passed, 2 failed, 3 skipped");
         assert!(report(&outcomes).is_err());
+    }
+
+    fn suites(words: &[&str]) -> Result<Vec<Suite>> {
+        #[derive(clap::Parser)]
+        struct Test {
+            #[command(flatten)]
+            args: Args,
+        }
+        let words = std::iter::once("test").chain(words.iter().copied());
+        <Test as clap::Parser>::try_parse_from(words)?.args.suites()
+    }
+
+    #[test]
+    fn what_no_suite_would_do_is_an_error() {
+        for words in [
+            &["cluster", "--proxy", "kube-proxy-nftables"][..],
+            &["node", "--focus", "x"],
+            &["--record"],
+            &["cluster", "--procs", "2"],
+            &["e2e", "--", "hairpin"],
+        ] {
+            assert!(suites(words).is_err(), "{words:?}");
+        }
+        assert_eq!(
+            suites(&["e2e", "--focus", "x", "--record"]).unwrap(),
+            [Suite::E2e]
+        );
+        assert_eq!(
+            suites(&["cluster", "e2e", "--procs=8"]).unwrap(),
+            [Suite::Cluster, Suite::E2e]
+        );
+        assert_eq!(suites(&["node", "--", "hairpin"]).unwrap(), [Suite::Node]);
+        assert!(suites(&[]).unwrap().contains(&Suite::E2e));
+        assert!(!suites(&["--", "hairpin"]).unwrap().contains(&Suite::E2e));
+    }
+
+    #[test]
+    fn a_suite_that_was_named_must_run() {
+        let args = |suites: &[Suite]| Args {
+            suites: suites.to_vec(),
+            require_root: false,
+            ..Args::everything()
+        };
+        assert!(without_root(Suite::Node, &args(&[])).is_ok());
+        assert!(without_root(Suite::Node, &args(&[Suite::Node])).is_err());
+        assert!(without_root(Suite::Node, &Args::everything()).is_err());
     }
 
     #[test]

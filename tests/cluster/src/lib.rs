@@ -13,6 +13,12 @@ use serde_json::Value;
 
 pub use traffic::{Load, SERVERS, Web};
 
+/// No call of kubectl takes longer, in seconds: without an API server it would wait for ever.
+const LIMIT: &str = "180";
+
+/// How `timeout` says that it was longer.
+const TIMED_OUT: i32 = 124;
+
 /// The cluster.
 pub struct Cluster {
     kubectl: PathBuf,
@@ -66,10 +72,12 @@ impl Cluster {
         }))
     }
 
-    /// `kubectl` with these arguments.
+    /// `kubectl` with these arguments; ends in any case.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.kubectl);
+        let mut command = Command::new("timeout");
         command
+            .args(["--kill-after=5", LIMIT])
+            .arg(&self.kubectl)
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .args(args)
@@ -80,6 +88,11 @@ impl Cluster {
     /// What `kubectl` prints; an error if it fails.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         let output = self.command(args).output().context("cannot start kubectl")?;
+        ensure!(
+            output.status.code() != Some(TIMED_OUT),
+            "kubectl {}: not within {LIMIT} s",
+            args.join(" ")
+        );
         if !output.status.success() {
             bail!(
                 "kubectl {}: {}{}",

@@ -177,6 +177,11 @@ impl Load {
         })
     }
 
+    /// Whether more connections are to come.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// What came of them.
     pub fn finish(self) -> Result<Report> {
         let output = self.child.wait_with_output()?;

@@ -189,7 +189,7 @@ fn what_cannot_be_served_is_an_event() -> Result<()> {
         note.contains("255.255.255.255") && note.contains("correct"),
         "{event}"
     );
-    // Two nodes, and new agents on both: still one Event.
+    // New agents on every node: still one Event.
     cluster.restart("kube-system", "daemonset/weir")?;
     sleep(Duration::from_secs(5));
     let all = events()?;

@@ -6,8 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::cache;
 use super::programs::{Programs, version};
 use crate::image::archive::Image;
+use crate::lock::Lock;
 use crate::{packages, shell, workspace};
 
 /// Where the images claim to come from. No such registry exists, so a pull by mistake fails.
@@ -55,7 +57,8 @@ pub(super) const NEEDED: [&str; 7] = ["busybox", "cc", "curl", "dig", "iperf", "
 pub(super) fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
     packages::need(&NEEDED)?;
     let folder = workspace::cache()?.join("cluster/images");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    // Other work trees write here as well.
+    let _lock = Lock::wait(&folder.join("lock"), "makes images of the cluster")?;
     let images = [
         ("pause", pause_image(&folder)?),
         ("agnhost", agnhost_image(programs)?),
@@ -63,7 +66,7 @@ pub(super) fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
         ("boom-server", boom_server_image(programs)),
         ("coredns", coredns_image(programs)?),
     ];
-    images
+    let targets = images
         .iter()
         .map(|(name, image)| {
             let target = folder.join(format!("{name}-{:.16}.tar", image.fingerprint()?));
@@ -78,7 +81,9 @@ pub(super) fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             }
             Ok(target)
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    cache::mark_used(&targets);
+    Ok(targets)
 }
 
 /// The process that holds a pod's namespaces, as small as it gets.

@@ -12,6 +12,9 @@ use rustix::process::{Pid, WaitOptions};
 use serde::{Deserialize, Serialize};
 use weir_lab::clock;
 
+use super::cgroups;
+use super::wait::tail;
+
 /// Folders of which a node has its own. They are made on the machine too if it lacks them, and stay empty there.
 const OWN: [&str; 9] = [
     "/etc/cni/net.d",
@@ -24,9 +27,6 @@ const OWN: [&str; 9] = [
     "/var/log/containers",
     "/var/log/pods",
 ];
-
-/// Controllers that a kubelet wants to hand to its pods.
-const CONTROLLERS: &str = "+cpu +cpuset +hugetlb +io +memory +pids";
 
 /// What a node needs to know.
 #[derive(Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let setup: Setup = serde_json::from_str(&text)?;
     rustix::system::sethostname(setup.name.as_bytes()).context("cannot set the host name")?;
     if let Some(cgroup) = &setup.cgroup {
-        make_room(cgroup)?;
+        cgroups::hand_down(cgroup)?;
     }
     mounts(&setup)?;
     fs::copy(
@@ -64,32 +64,20 @@ pub(super) fn run(args: &Args) -> Result<()> {
     )?;
     let mut containerd = Service::new("containerd", containerd(&setup), &setup);
     containerd.start()?;
-    wait_for("containerd answers", || ctr(&["version"]).is_ok())?;
+    wait_for("containerd answers", || {
+        Ok(containerd.must_run()? && ctr(&["version"]).is_ok())
+    })?;
     for image in &setup.images {
         let path = image.display().to_string();
         ctr(&["-n", "k8s.io", "images", "import", &path])?;
     }
     println!("images are there");
     wait_for("the kubelet has its credentials", || {
-        setup.folder.join("kubeconfig").exists()
+        Ok(containerd.must_run()? && setup.folder.join("kubeconfig").exists())
     })?;
     let mut kubelet = Service::new("kubelet", setup.kubelet.clone(), &setup);
     kubelet.start()?;
     watch(&mut [containerd, kubelet])
-}
-
-/// Leaves the directory to the pods' directories: with version 2 it cannot have processes and such below it.
-fn make_room(cgroup: &Path) -> Result<()> {
-    let own = cgroup.join("system");
-    fs::create_dir_all(&own)?;
-    fs::write(own.join("cgroup.procs"), "0").context("cannot move to the node's own cgroup")?;
-    for folder in cgroup.parent().into_iter().chain([cgroup]) {
-        for controller in CONTROLLERS.split(' ') {
-            // One that the kernel lacks is one that no pod gets.
-            let _ = fs::write(folder.join("cgroup.subtree_control"), controller);
-        }
-    }
-    Ok(())
 }
 
 fn mounts(setup: &Setup) -> Result<()> {
@@ -134,8 +122,19 @@ fn ctr(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn wait_for(what: &str, done: impl FnMut() -> bool) -> Result<()> {
-    if !clock::wait_until(Duration::from_secs(180), done) {
+/// Waits until `done`, or until it says that there is nothing to wait for.
+fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let mut error = None;
+    let ended = clock::wait_until(Duration::from_secs(180), || {
+        done().unwrap_or_else(|found| {
+            error = Some(found);
+            true
+        })
+    });
+    if let Some(error) = error {
+        return Err(error);
+    }
+    if !ended {
         bail!("{what}: not within three minutes");
     }
     Ok(())
@@ -173,6 +172,19 @@ impl Service {
             .with_context(|| format!("cannot start {program}"))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// An error if it has ended, before anybody would start it again.
+    fn must_run(&mut self) -> Result<bool> {
+        let status = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        match status {
+            None => Ok(true),
+            Some(status) => bail!(
+                "{} has ended ({status}); {}",
+                self.command.join(" "),
+                tail(&self.log)
+            ),
+        }
     }
 
     fn is(&self, pid: Pid) -> bool {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::programs::Programs;
-use super::wait::wait;
 use crate::shell;
 
 /// `kubectl` for one cluster.
@@ -90,13 +89,10 @@ impl Kubectl {
         bail!("{error:#}\n{pods}\n{}", events.join("\n"))
     }
 
-    /// Waits until every node is ready.
-    pub(super) fn wait_for_nodes(&self, nodes: u8, limit: Duration, log: &Path) -> Result<()> {
-        let path = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
-        wait("all nodes are ready", limit, log, || {
-            let states = self.output(&["get", "nodes", "-o", path]).unwrap_or_default();
-            let ready = states.split_whitespace().filter(|state| *state == "True");
-            ready.count() == usize::from(nodes)
-        })
+    /// Whether a node is there, and ready.
+    pub(super) fn node_is_ready(&self, name: &str) -> bool {
+        let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+        self.output(&["get", "node", name, "-o", path])
+            .is_ok_and(|state| state == "True")
     }
 }

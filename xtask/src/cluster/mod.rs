@@ -8,7 +8,11 @@
 //! docs/cluster.md says how to use it.
 
 mod addons;
+mod archives;
+mod cache;
+mod cgroups;
 mod control_plane;
+mod end;
 mod forward;
 mod images;
 mod init;
@@ -20,6 +24,7 @@ mod programs;
 mod running;
 mod serve;
 mod show;
+mod signals;
 mod state;
 mod suites;
 mod up;
@@ -30,7 +35,9 @@ use clap::Subcommand;
 
 pub(crate) use images::REGISTRY;
 pub(crate) use options::Proxy;
+pub(crate) use pki::write as write_secret;
 pub(crate) use suites::{E2ePlace, E2ePrograms, Shared, e2e_programs, kubernetes_version, state_file};
+pub(crate) use up::can_start;
 
 /// What `cluster` is asked.
 #[derive(clap::Args)]
@@ -63,7 +70,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Build the programs and the images into the cache, and do nothing else
+    /// Build the programs and the images into the cache, and remove what nobody has used for two weeks
     Build {
         /// Kubernetes' end-to-end tests as well
         #[arg(long)]
@@ -81,12 +88,12 @@ enum Verb {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.verb {
         Verb::Up(request) => up::up(request),
-        Verb::Down => up::down(),
+        Verb::Down => end::down(),
         Verb::Status => show::status(),
         Verb::Kubeconfig => show::kubeconfig(),
         Verb::Kubectl { args } => show::kubectl(args),
         Verb::Shell { node, command } => show::shell(node, command),
-        Verb::Build { e2e } => up::parts(*e2e).map(drop),
+        Verb::Build { e2e } => up::build(*e2e),
         Verb::Serve(args) => serve::run(args),
         Verb::NodeInit(args) => init::run(args),
     }

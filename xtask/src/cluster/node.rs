@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::images;
 use super::init::Setup;
 use super::options::{DNS_SERVICE, Options, node_name};
 use super::programs::Programs;
-use super::wait::Part;
+use super::wait::{Part, tail};
 
 /// A node of the cluster.
 pub(super) struct ClusterNode {
@@ -56,7 +57,7 @@ impl ClusterNode {
             kubelet: kubelet_command(from, &node, &folder),
         };
         let path = write(&folder, "setup.json", &serde_json::to_string_pretty(&setup)?)?;
-        let init = Part::start(&name, &node, unshare(&path)?)?;
+        let init = Part::start(&name, &node, begin_in(setup.cgroup.as_deref(), unshare(&path)?)?)?;
         Ok(Self { node, init, folder })
     }
 
@@ -84,16 +85,20 @@ impl ClusterNode {
             .with_context(|| format!("the node {} has no process", self.node.name()))
     }
 
+    /// Waits until `done`, which is given the node's name; an error at once if the node's own processes end before.
+    pub(super) fn wait(&mut self, what: &str, limit: Duration, done: impl Fn(&str) -> bool) -> Result<()> {
+        let name = self.node.name().to_owned();
+        let kubelet = self.folder.join("kubelet.log");
+        self.init
+            .wait(&format!("the node {name} {what}"), limit, || done(&name))
+            .with_context(|| tail(&kubelet))
+    }
+
     /// A command that runs on this node, among its mounts and processes.
     pub(super) fn command(&self, program: &Path) -> Result<Command> {
         let mut command = enter(self.init_pid()?);
         command.arg("--").arg(program);
         Ok(command)
-    }
-
-    /// The log that tells most of what goes wrong on a node.
-    pub(super) fn kubelet_log(&self) -> PathBuf {
-        self.folder.join("kubelet.log")
     }
 }
 
@@ -109,6 +114,23 @@ pub(super) fn enter(init: u32) -> Command {
         "--uts",
     ]);
     command
+}
+
+/// The same command, and all its processes, below the node's cgroup: with version 2 a directory that hands controllers to
+/// its directories has no processes itself, and `unshare` stays where it begins.
+fn begin_in(cgroup: Option<&Path>, command: Command) -> Result<Command> {
+    let Some(cgroup) = cgroup else {
+        return Ok(command);
+    };
+    let own = cgroup.join("system");
+    fs::create_dir_all(&own).with_context(|| format!("cannot create {}", own.display()))?;
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", r#"echo 0 >"$0" && exec "$@""#])
+        .arg(own.join("cgroup.procs"))
+        .arg(command.get_program())
+        .args(command.get_args());
+    Ok(shell)
 }
 
 /// This program, as process 1 of namespaces that end with it.
@@ -201,9 +223,13 @@ fn kubelet(folder: &Path, cgroup: &Path) -> Value {
     })
 }
 
-/// Every second node is in the other zone.
+/// Three zones, in turn.
 fn labels(number: u8) -> String {
-    let zone = if number.is_multiple_of(2) { "b" } else { "a" };
+    let zone = match number % 3 {
+        1 => "a",
+        2 => "b",
+        _ => "c",
+    };
     format!("topology.kubernetes.io/region=lab,topology.kubernetes.io/zone=lab-{zone}")
 }
 

@@ -170,7 +170,7 @@ fn subject(name: &str, group: Option<&str>) -> DistinguishedName {
 }
 
 /// Keys are for their owner only.
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     fs::OpenOptions::new()

@@ -1,7 +1,7 @@
 //! The programs of a cluster, built from the Go modules in `tests/cluster`, once for each content of those.
 //!
-//! A module's folder in the cache carries the hash of its `go.mod` and `go.sum` and of how it is built. A program
-//! appears there last, so an interrupted build is taken up again.
+//! A module's folder in the cache carries the hash of its sources, of the Go that builds it and of how it is built. A
+//! program appears there last, so an interrupted build is taken up again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use super::cache;
 use crate::image::archive::hex;
+use crate::lock::Lock;
 use crate::{go, shell, workspace};
 
 /// What builds the same program out of the same sources on every machine; no C compiler is asked for.
@@ -85,18 +87,17 @@ impl Programs {
     /// Builds what is not in the cache.
     pub(super) fn ensure(with_e2e: bool) -> Result<Self> {
         let programs = Self {
-            kubernetes: folder("kubernetes")?,
-            coredns: folder("coredns")?,
+            kubernetes: folder("kubernetes", &compiler("kubernetes")?)?,
+            coredns: folder("coredns", &compiler("coredns")?)?,
         };
-        let e2e = E2E.iter().filter(|_| with_e2e);
-        let missing: Vec<_> = CLUSTER
-            .iter()
-            .chain(e2e)
-            .filter(|program| !programs.path(program.name).exists())
-            .collect();
-        if !missing.is_empty() {
-            go::find()?;
+        cache::mark_used(&programs.folders());
+        if programs.missing(with_e2e).is_empty() {
+            return Ok(programs);
         }
+        // Other work trees share the cache, and would write the same drafts.
+        let lock = workspace::cache()?.join("cluster/programs.lock");
+        let _lock = Lock::wait(&lock, "builds programs of the cluster")?;
+        let missing = programs.missing(with_e2e);
         for (at, program) in (1..).zip(&missing) {
             eprintln!(
                 "x: building {} ({at} of {}): up to {} s",
@@ -107,6 +108,17 @@ impl Programs {
             build(program, &programs.path(program.name))?;
         }
         Ok(programs)
+    }
+
+    fn missing(&self, with_e2e: bool) -> Vec<&'static Program> {
+        let e2e = E2E.iter().filter(|_| with_e2e);
+        let all = CLUSTER.iter().chain(e2e);
+        all.filter(|program| !self.path(program.name).exists()).collect()
+    }
+
+    /// The modules' folders in the cache.
+    pub(super) fn folders(&self) -> [PathBuf; 2] {
+        [self.kubernetes.clone(), self.coredns.clone()]
     }
 
     /// Where a program is.
@@ -151,12 +163,29 @@ fn find_version<'a>(go_mod: &'a str, dependency: &str) -> Option<&'a str> {
     })
 }
 
+/// `go version go1.26.8 linux/amd64`: the Go that builds a module, which may be another one than the machine's own.
+fn compiler(module: &str) -> Result<String> {
+    let module = workspace::root().join("tests/cluster").join(module);
+    shell::output(shell::command(go::find()?, ["version"]).current_dir(module))
+}
+
 /// The module's folder in the cache.
-fn folder(module: &str) -> Result<PathBuf> {
+fn folder(module: &str, compiler: &str) -> Result<PathBuf> {
     let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum"] {
-        hash.update(workspace::read(&format!("tests/cluster/{module}/{file}"))?);
+    let sources = fs::read_dir(workspace::root().join("tests/cluster").join(module))
+        .with_context(|| format!("cannot read tests/cluster/{module}"))?;
+    let is_source = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| ["go", "mod", "sum"].contains(&extension))
+    };
+    let files = sources.flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = files.filter(is_source).collect();
+    files.sort();
+    for file in files {
+        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?);
     }
+    hash.update(compiler);
     hash.update(FLAGS.join(" "));
     hash.update(linker_flags()?);
     let name = format!("{module}-{:.16}", hex(&hash.finalize()));
@@ -236,8 +265,9 @@ mod tests {
 
     #[test]
     fn a_folder_carries_the_hash_of_its_content() {
-        let name = folder("kubernetes").unwrap();
-        assert_ne!(name, folder("coredns").unwrap());
-        assert_eq!(name, folder("kubernetes").unwrap());
+        let name = folder("kubernetes", "go1").unwrap();
+        assert_ne!(name, folder("coredns", "go1").unwrap());
+        assert_ne!(name, folder("kubernetes", "go2").unwrap());
+        assert_eq!(name, folder("kubernetes", "go1").unwrap());
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use weir_lab::{Host, Lab, NodeOptions, ReversePath, clock};
+use weir_lab::{Host, Lab, NodeOptions, ReversePath};
 
 use super::addons;
+use super::archives::Archive;
 use super::control_plane::ControlPlane;
 use super::node::{ClusterNode, Ingredients};
 use super::options::{API_PORT, Options, Proxy, node_name};
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(super) struct Parts {
     pub(super) programs: Programs,
     pub(super) images: Vec<PathBuf>,
+    /// What it gets besides.
+    pub(super) given: Vec<Archive>,
 }
 
 /// The cluster. Its processes are declared before the lab, because they are dropped in this order.
@@ -43,6 +46,8 @@ pub(super) struct Cluster {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Facts {
     pub(super) options: Options,
+    /// What it was given besides its own images: weir's is among them, if it has one.
+    pub(super) images: Vec<Archive>,
     pub(super) kubeconfig: PathBuf,
     pub(super) kubectl: PathBuf,
     pub(super) logs: PathBuf,
@@ -90,22 +95,29 @@ impl Cluster {
     ) -> Result<Self> {
         let lab = Lab::new(PREFIX)?;
         let (logs, disk) = (lab.dir().join("log"), lab.disk()?);
-        let keep = || keep_logs(&logs, &disk);
-        let mut cluster = Self::assemble(lab, parts, options, kubeconfig, say, &keep)?;
-        if let Err(error) = cluster.finish(parts, options, say) {
-            return Err(error.context(keep()));
-        }
+        // While the lab is there, of which they are a part.
+        let keep = |error: anyhow::Error| error.context(keep_logs(&logs, &disk));
+        let machines = Self::assemble(&lab, parts, options, kubeconfig, say).map_err(keep)?;
+        let (control_plane, nodes, [control_machine, client]) = machines;
+        let mut cluster = Self {
+            control_plane,
+            nodes,
+            proxies: Vec::new(),
+            control_machine,
+            client,
+            lab,
+        };
+        cluster.finish(parts, options, say).map_err(keep)?;
         Ok(cluster)
     }
 
     fn assemble(
-        lab: Lab,
+        lab: &Lab,
         parts: &Parts,
         options: Options,
         kubeconfig: &Path,
         say: &mut impl FnMut(&str),
-        keep: &impl Fn() -> String,
-    ) -> Result<Self> {
+    ) -> Result<(ControlPlane, Vec<ClusterNode>, [Host; 2])> {
         let control_machine = lab.outside("control-plane")?;
         let client = lab.outside("client")?;
         let mut hosts = Vec::new();
@@ -113,10 +125,12 @@ impl Cluster {
             hosts.push(lab.node(&node_name(number), node_options())?);
         }
         route_to_pods(&control_machine, &hosts)?;
+        let given = parts.given.iter().map(|archive| archive.path.clone());
+        let images: Vec<_> = parts.images.iter().cloned().chain(given).collect();
         let from = Ingredients {
-            lab: &lab,
+            lab,
             programs: &parts.programs,
-            images: &parts.images,
+            images: &images,
             options,
         };
         // Containers and images need no API server.
@@ -124,36 +138,26 @@ impl Cluster {
         for node in hosts {
             nodes.push(ClusterNode::start(&from, node)?);
         }
-        let control_plane = ControlPlane::start(&parts.programs, &lab, &control_machine, options, kubeconfig)
-            .map_err(|error| error.context(keep()))?;
+        let control_plane = ControlPlane::start(&parts.programs, lab, &control_machine, options, kubeconfig)?;
         say("API server ready");
         for node in &nodes {
             node.join(&control_plane)?;
         }
-        Ok(Self {
-            control_plane,
-            nodes,
-            proxies: Vec::new(),
-            control_machine,
-            client,
-            lab,
-        })
+        Ok((control_plane, nodes, [control_machine, client]))
     }
 
     fn finish(&mut self, parts: &Parts, options: Options, say: &mut impl FnMut(&str)) -> Result<()> {
         self.control_plane.wait_for_controllers()?;
         let kubectl = &self.control_plane.kubectl;
-        let first = self.nodes.first().context("a cluster has nodes")?;
-        let registered = self.nodes.iter().all(|node| {
-            let name = node.node.name();
-            clock::wait_until(PATIENCE, || kubectl.succeeds(&["get", "node", name]))
-        });
-        if registered {
-            addons::set_pod_networks(kubectl, options)?;
+        for node in &mut self.nodes {
+            node.wait("registers", PATIENCE, |name| {
+                kubectl.succeeds(&["get", "node", name])
+            })?;
         }
-        kubectl
-            .wait_for_nodes(options.nodes, PATIENCE, &first.kubelet_log())
-            .with_context(|| super::wait::tail(&first.init.log()))?;
+        addons::set_pod_networks(kubectl, options)?;
+        for node in &mut self.nodes {
+            node.wait("is ready", PATIENCE, |name| kubectl.node_is_ready(name))?;
+        }
         say(&format!("{} nodes ready", options.nodes));
         self.proxies = addons::start_proxy(&parts.programs, self, options)?;
         let kubectl = &self.control_plane.kubectl;
@@ -193,6 +197,7 @@ impl Cluster {
         });
         Ok(Facts {
             options,
+            images: parts.given.clone(),
             kubeconfig: kubeconfig.to_owned(),
             kubectl: parts.programs.path("kubectl"),
             logs: self.lab.dir().join("log"),

@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use weir_lab::clock;
 
 use super::running::Cluster;
-use super::state::{Holder, State, folder};
-use super::up;
+use super::state::{self, Holder, State, folder};
+use super::{archives, up};
 
 /// What `up` waits for, on a line of its own.
 pub(super) const READY: &str = "ready";
@@ -40,9 +40,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let _ = rustix::process::setsid();
     weir_lab::clean_up_on_signals()?;
     let own = Holder::own()?;
+    let _lock = state::lock()?;
     thread::spawn(move || end_with_starter(own));
     let mut parts = up::parts(false)?;
-    parts.images.extend(args.what.images.iter().cloned());
+    parts.given = archives::read(&args.what.images)?;
     let kubeconfig = folder()?.join("kubeconfig");
     let mut say = |text: &str| line(&format!("{:>6.1} s  {text}", start.elapsed().as_secs_f32()));
     let cluster = Cluster::start(&parts, options, &kubeconfig, &mut say)?;

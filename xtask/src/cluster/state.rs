@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::running::Facts;
+use crate::lock::Lock;
 use crate::workspace;
 
 /// The process that holds the cluster, and what it made.
@@ -28,9 +29,13 @@ pub(super) struct Holder {
 impl Holder {
     /// This process.
     pub(super) fn own() -> Result<Self> {
-        let pid = std::process::id();
-        let started = start_time(pid).context("/proc does not know this process")?;
-        Ok(Self { pid, started })
+        Self::of(std::process::id()).context("/proc does not know this process")
+    }
+
+    /// A process that runs.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let started = start_time(pid)?;
+        Some(Self { pid, started })
     }
 
     pub(super) fn is_alive(self) -> bool {
@@ -69,9 +74,35 @@ pub(super) fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// A work tree has one cluster, and one place where it stands what that is: who starts one holds this to its end.
+pub(super) fn lock() -> Result<Lock> {
+    Lock::take(&folder()?.join("lock"))?.context("another ./x is starting a cluster in this work tree")
+}
+
 /// The file.
 pub(super) fn path() -> PathBuf {
     workspace::target().join("cluster/state.json")
+}
+
+/// The one who holds a cluster of this work tree now, whichever version of this program he is.
+pub(super) fn holder() -> Result<Option<Holder>> {
+    Ok(living(&path())?.map(|(holder, _)| holder))
+}
+
+/// What every version can read of every other's file.
+#[derive(Deserialize)]
+struct Held {
+    holder: Holder,
+}
+
+/// The holder, if he lives, and the whole text.
+fn living(path: &Path) -> Result<Option<(Holder, String)>> {
+    let Ok(text) = fs::read_to_string(path) else {
+        return Ok(None);
+    };
+    let Held { holder } =
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged: remove it", path.display()))?;
+    Ok(holder.is_alive().then_some((holder, text)))
 }
 
 impl State {
@@ -81,12 +112,12 @@ impl State {
     }
 
     fn read_from(path: &Path) -> Result<Option<Self>> {
-        let Ok(text) = fs::read_to_string(path) else {
+        let Some((_, text)) = living(path)? else {
             return Ok(None);
         };
-        let state: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged: remove it", path.display()))?;
-        Ok(state.holder.is_alive().then_some(state))
+        let state = serde_json::from_str(&text)
+            .context("the cluster that is up is another version's: `./x cluster down` ends it")?;
+        Ok(Some(state))
     }
 
     /// The same, or an error that says how to get one.
@@ -101,14 +132,66 @@ impl State {
         fs::rename(&draft, &path).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    pub(super) fn forget() {
-        let _ = fs::remove_file(path());
+    /// The cluster that this process held is no more. What is known of another one stays.
+    pub(super) fn forget(holder: Holder) {
+        forget_in(&path(), holder);
+    }
+}
+
+fn forget_in(path: &Path, holder: Holder) {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    if serde_json::from_str::<Held>(&text).is_ok_and(|held| held.holder == holder) {
+        let _ = fs::remove_file(path);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn file(name: &str, text: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("weir-state-{name}-{}", std::process::id()));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_holder_is_read_whatever_the_rest_is() {
+        let own = Holder::own().unwrap();
+        let text = format!(
+            r#"{{"holder": {}, "facts": 7}}"#,
+            serde_json::to_string(&own).unwrap()
+        );
+        let path = file("other", &text);
+        assert_eq!(living(&path).unwrap().unwrap().0, own);
+        let error = State::read_from(&path).err().unwrap();
+        assert!(error.to_string().contains("down"), "{error:#}");
+        fs::write(&path, text.replace(&own.started.to_string(), "1")).unwrap();
+        assert!(
+            State::read_from(&path).unwrap().is_none(),
+            "nobody holds it any more"
+        );
+        fs::write(&path, "{}").unwrap();
+        assert!(living(&path).err().unwrap().to_string().contains("damaged"));
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn only_the_holders_own_cluster_is_forgotten() {
+        let own = Holder::own().unwrap();
+        let other = Holder {
+            started: own.started + 1,
+            ..own
+        };
+        let path = file(
+            "forget",
+            &format!(r#"{{"holder": {}}}"#, serde_json::to_string(&own).unwrap()),
+        );
+        forget_in(&path, other);
+        assert!(path.exists());
+        forget_in(&path, own);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn a_process_is_known_by_its_start() {

@@ -3,14 +3,19 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
+use super::archives::{self, Archive};
 use super::options::{API_PORT, Options, Proxy};
 use super::programs::{Programs, version};
 use super::state::{self, State};
 use super::{images, up};
+use crate::image;
 
-/// The cluster of a run of suites, which ends with it: two nodes, both address families.
+/// As many as specs ask for that are about zones: each node is in one of its own.
+const NODES: u8 = 3;
+
+/// The cluster of a run of suites, which ends with it: three nodes, both address families.
 #[derive(Default)]
 pub(crate) struct Shared(Option<(Proxy, up::Held)>);
 
@@ -22,6 +27,8 @@ pub(crate) struct E2ePlace {
     /// For use from the machine's own namespace.
     pub(crate) kubeconfig: PathBuf,
     pub(crate) nodes: u8,
+    /// The first digits of the SHA-256 of weir's image, if weir is what is judged.
+    pub(crate) image: Option<String>,
 }
 
 /// Programs of the end-to-end tests.
@@ -62,7 +69,9 @@ impl Shared {
         // The one before has to end first.
         self.0 = None;
         let mut images = vec![images::peer(&weir_lab::peer_binary()?)?];
-        images.extend(std::env::var_os("WEIR_IMAGE").map(PathBuf::from));
+        if proxy == Proxy::Weir {
+            images.extend(archives::of_environment()?.map(|archive| archive.path));
+        }
         let options = options(proxy);
         self.0 = Some((proxy, up::hold(&up::Request { options, images })?));
         Ok(())
@@ -70,11 +79,18 @@ impl Shared {
 
     /// The same for the end-to-end tests, which are content with the cluster that a developer has up.
     pub(crate) fn for_e2e(&mut self, proxy: Proxy) -> Result<E2ePlace> {
-        if State::read()?.is_none_or(|state| state.facts.options != options(proxy)) {
-            self.need(proxy)?;
+        let runs = State::read()?.filter(|state| suits(state.facts.options, proxy));
+        match runs {
+            Some(state) if self.0.is_none() => is_of_this_tree(&state, proxy)?,
+            _ => self.need(proxy)?,
         }
         let facts = State::need()?.facts;
+        let image = archives::weir_of(&facts.images).filter(|_| proxy == Proxy::Weir);
+        if let Some(image) = image {
+            eprintln!("x: weir is image {}, from {}", image.hash, image.path.display());
+        }
         Ok(E2ePlace {
+            image: image.map(|image| image.hash.clone()),
             netns: facts.control_plane.netns,
             api_server: SocketAddr::new(facts.control_plane.v4, API_PORT),
             kubeconfig: facts.kubeconfig,
@@ -86,7 +102,57 @@ impl Shared {
 fn options(proxy: Proxy) -> Options {
     Options {
         proxy,
-        nodes: 2,
+        nodes: NODES,
         dual_stack: true,
+    }
+}
+
+/// Whether a cluster that is up can be used: more nodes are no harm.
+fn suits(runs: Options, proxy: Proxy) -> bool {
+    runs.nodes >= NODES
+        && runs
+            == Options {
+                nodes: runs.nodes,
+                ..options(proxy)
+            }
+}
+
+/// An error if the weir in a developer's cluster is not the one that is to be judged.
+fn is_of_this_tree(state: &State, proxy: Proxy) -> Result<()> {
+    if proxy != Proxy::Weir {
+        return Ok(());
+    }
+    let runs =
+        archives::weir_of(&state.facts.images).context("the cluster that is up has no image of weir")?;
+    let (judged, whose) = match archives::of_environment()? {
+        Some(archive) => (archive, "WEIR_IMAGE"),
+        None => (Archive::read(&image::archive()?)?, "this work tree"),
+    };
+    if runs.hash != judged.hash {
+        bail!(
+            "the cluster that is up runs image {} of weir, and {whose} has {}: `./x cluster down` ends it",
+            runs.hash,
+            judged.hash
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_with_more_nodes_will_do() {
+        let with = |nodes, dual_stack| Options {
+            proxy: Proxy::Weir,
+            nodes,
+            dual_stack,
+        };
+        assert!(suits(options(Proxy::Weir), Proxy::Weir));
+        assert!(suits(with(6, true), Proxy::Weir));
+        assert!(!suits(with(2, true), Proxy::Weir));
+        assert!(!suits(with(6, false), Proxy::Weir));
+        assert!(!suits(with(6, true), Proxy::KubeProxyNftables));
     }
 }

@@ -1,25 +1,20 @@
-//! `up` and `down`.
+//! `up`, and clusters that end with the one who asked for them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use weir_lab::clock;
 
+use super::archives::{self, Archive};
 use super::options::{Options, Proxy};
 use super::programs::Programs;
-use super::running::{PREFIX, Parts};
+use super::running::Parts;
 use super::serve::READY;
-use super::state::{State, folder};
-use super::{images, wait};
-use crate::{image, packages, shell};
+use super::state::{self, Holder, State, folder};
+use super::{cache, images, signals, wait};
+use crate::{image, packages, shell, workspace};
 
 /// Commands that a cluster runs.
 const NEEDED: [&str; 8] = [
@@ -32,9 +27,6 @@ const NEEDED: [&str; 8] = [
     "nsenter",
     "runc",
 ];
-
-/// How long the end may take before it is forced.
-const END: Duration = Duration::from_secs(30);
 
 /// What `up` is asked.
 #[derive(clap::Args)]
@@ -49,11 +41,13 @@ pub(super) struct Request {
 /// A cluster that ends with the one who asked for it: dropping this ends it.
 pub(super) struct Held {
     child: Option<Child>,
+    holder: Holder,
 }
 
 impl Held {
     /// Leaves the cluster to `down`.
     fn leave(mut self) {
+        signals::leave_cluster();
         self.child = None;
     }
 }
@@ -64,9 +58,19 @@ impl Drop for Held {
             // It waits for this pipe to close.
             drop(child.stdin.take());
             let _ = child.wait();
-            State::forget();
+            State::forget(self.holder);
         }
     }
+}
+
+/// Sees to all that a cluster needs of this machine: it would be a pity to learn of it after a long build.
+pub(crate) fn can_start() -> Result<()> {
+    packages::need(&NEEDED)?;
+    packages::need(&images::NEEDED)?;
+    if let Some(reason) = weir_lab::missing() {
+        bail!("the cluster lives in network namespaces of this machine: {reason}");
+    }
+    Ok(())
 }
 
 /// Builds what is not in the cache.
@@ -74,13 +78,24 @@ pub(super) fn parts(with_e2e: bool) -> Result<Parts> {
     packages::need(&images::NEEDED)?;
     let programs = Programs::ensure(with_e2e)?;
     let images = images::ensure(&programs)?;
-    Ok(Parts { programs, images })
+    Ok(Parts {
+        programs,
+        images,
+        given: Vec::new(),
+    })
+}
+
+/// Builds it, and makes room where others lie that nobody uses any more.
+pub(super) fn build(with_e2e: bool) -> Result<()> {
+    let parts = parts(with_e2e)?;
+    let folder = workspace::cache()?.join("cluster");
+    cache::prune(&folder, &parts.programs.folders())?;
+    cache::prune(&folder.join("images"), &parts.images)
 }
 
 pub(super) fn up(request: &Request) -> Result<()> {
-    let options = request.options;
     if let Some(state) = State::read()? {
-        return already(&state, options);
+        return already(&state, request);
     }
     let (result, took) = shell::timed(|| start(request, true));
     result?.leave();
@@ -102,13 +117,12 @@ pub(super) fn hold(request: &Request) -> Result<Held> {
     start(request, false)
 }
 
-fn already(state: &State, options: Options) -> Result<()> {
-    let runs = state.facts.options;
-    if runs != options {
-        bail!(
-            "another cluster is up, started with {}: `./x cluster down` ends it",
-            runs.to_args().join(" ")
-        );
+/// The cluster that is asked for is up, or another one is.
+fn already(state: &State, request: &Request) -> Result<()> {
+    let named = archives::read(&request.images)?;
+    differ(state.facts.options, &state.facts.images, request.options, &named)?;
+    if let Some(weir) = archives::weir_of(&state.facts.images) {
+        eprintln!("x: its weir is image {}, from {}", weir.hash, weir.path.display());
     }
     eprintln!(
         "x: the cluster is already up: export KUBECONFIG={}",
@@ -117,39 +131,70 @@ fn already(state: &State, options: Options) -> Result<()> {
     Ok(())
 }
 
+/// An error if what runs is not what is wanted; images that are not named may be any.
+fn differ(runs: Options, has: &[Archive], wanted: Options, named: &[Archive]) -> Result<()> {
+    if runs != wanted {
+        bail!(
+            "another cluster is up, started with {}: `./x cluster down` ends it",
+            runs.to_args().join(" ")
+        );
+    }
+    for archive in named {
+        if !has.iter().any(|has| has.hash == archive.hash) {
+            bail!(
+                "a cluster is up without {} (SHA-256 {}...), which it is to have: `./x cluster down` ends it",
+                archive.path.display(),
+                archive.hash
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Builds everything, starts the process that holds the cluster, and passes on what it says until it is ready.
 fn start(request: &Request, stays: bool) -> Result<Held> {
-    if let Some(reason) = weir_lab::missing() {
-        bail!("the cluster lives in network namespaces of this machine: {reason}");
-    }
-    packages::need(&NEEDED)?;
+    can_start()?;
+    let mut images = archives::read(&request.images)?;
     parts(false)?;
-    let images = with_weir(request)?;
+    if request.options.proxy == Proxy::Weir && archives::weir_of(&images).is_none() {
+        images.push(Archive::read(&image::archive()?)?);
+    }
     let options = request.options;
     eprintln!(
         "x: starting {} nodes with proxy {}",
         options.nodes,
         options.proxy.name()
     );
+    // The log of a cluster that is being started stays whole.
+    drop(state::lock()?);
     let log = folder()?.join("serve.log");
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(own);
     command
         .args(["cluster", "serve"])
         .args(options.to_args())
-        .args(images.iter().map(|image| format!("--image={}", image.display())))
+        .args(
+            images
+                .iter()
+                .map(|image| format!("--image={}", image.path.display())),
+        )
         .args(stays.then_some("--stay"))
+        .env("PATH", packages::search_path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?);
     let mut child = command
         .spawn()
         .context("cannot start the process that holds the cluster")?;
-    pass_signals(&child)?;
+    let holder = Holder::of(child.id()).context("the process that holds the cluster has ended at once")?;
+    signals::end_cluster(holder)?;
     let said = child.stdout.take().context("it says nothing")?;
     for line in BufReader::new(said).lines().map_while(Result::ok) {
         if line == READY {
-            return Ok(Held { child: Some(child) });
+            return Ok(Held {
+                child: Some(child),
+                holder,
+            });
         }
         shell::say(&line);
     }
@@ -157,52 +202,32 @@ fn start(request: &Request, stays: bool) -> Result<Held> {
     bail!("the cluster did not come up ({status}); {}", wait::tail(&log));
 }
 
-/// The images that were named, and weir's own if it is needed.
-fn with_weir(request: &Request) -> Result<Vec<PathBuf>> {
-    let mut images = request.images.clone();
-    let is_weir = |path: &PathBuf| path.file_name().is_some_and(|name| name == image::ARCHIVE);
-    if request.options.proxy == Proxy::Weir && !images.iter().any(is_weir) {
-        images.push(image::archive()?);
-    }
-    images.iter().map(|path| Ok(path.canonicalize()?)).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A Ctrl-C ends the cluster that is being started; what is read from it ends with that, and so does `up`.
-fn pass_signals(child: &Child) -> Result<()> {
-    let holder = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
-    thread::spawn(move || {
-        for _ in signals.forever() {
-            eprintln!("\nx: stopping: cleaning up");
-            if let Some(holder) = holder {
-                let _ = rustix::process::kill_process(holder, Signal::TERM);
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Ends the cluster, and removes what a killed one left. Nothing to end is no error.
-pub(super) fn down() -> Result<()> {
-    let state = State::read()?;
-    if let Some(state) = &state {
-        let (ended, took) = shell::timed(|| {
-            state.holder.signal(Signal::TERM);
-            clock::wait_until(END, || !state.holder.is_alive())
-        });
-        if !ended {
-            eprintln!("x: the cluster does not end: killing it");
-            state.holder.signal(Signal::KILL);
-            clock::wait_until(END, || !state.holder.is_alive());
-        }
-        eprintln!("x: the cluster has ended after {:.1} s", took.as_secs_f32());
+    #[test]
+    fn another_image_is_another_cluster() {
+        let options = |nodes| Options {
+            proxy: Proxy::Weir,
+            nodes,
+            dual_stack: true,
+        };
+        let folder = std::env::temp_dir().join(format!("weir-up-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let archive = |file: &str, entrypoint: &str| {
+            let path = folder.join(file);
+            let image = image::archive::Image::new(image::NAME, &[entrypoint]);
+            image.write(&path).unwrap();
+            Archive::read(&path).unwrap()
+        };
+        let (old, copy, new) = (archive("a", "/a"), archive("b", "/a"), archive("c", "/c"));
+        let has = [old];
+        assert!(differ(options(2), &has, options(2), &[]).is_ok());
+        assert!(differ(options(2), &has, options(2), &[copy]).is_ok());
+        assert!(differ(options(2), &has, options(3), &[]).is_err());
+        let error = differ(options(2), &has, options(2), &[new]).unwrap_err();
+        assert!(error.to_string().contains("/c (SHA-256"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
-    State::forget();
-    if weir_lab::missing().is_none() {
-        weir_lab::sweep(PREFIX)?;
-    }
-    if state.is_none() {
-        eprintln!("x: no cluster is up");
-    }
-    Ok(())
 }

@@ -55,18 +55,6 @@ impl Part {
     }
 }
 
-/// Waits until `done`; an error with the end of the log if that takes longer than `limit`.
-pub(super) fn wait(what: &str, limit: Duration, log: &Path, mut done: impl FnMut() -> bool) -> Result<()> {
-    let start = clock::now();
-    while !done() {
-        if start.elapsed() > limit {
-            bail!("{what}: not within {limit:?}; {}", tail(log));
-        }
-        thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
-}
-
 /// The last lines of a log, with its path.
 pub(super) fn tail(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();

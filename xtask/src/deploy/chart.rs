@@ -112,7 +112,7 @@ fn run_go(question: &str) -> Result<String> {
     let mut go = shell::command(go::find()?, ["run", "render.go"]);
     go.current_dir(workspace::root().join("deploy/test"))
         .env("PATH", packages::search_path())
-        // The library of any Go will do: none is fetched.
+        // The library of the Go that was found will do, whatever a go.mod asks for.
         .env("GOTOOLCHAIN", "local")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());

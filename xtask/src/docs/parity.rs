@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use crate::cluster::Proxy;
-use crate::e2e::{Expected, Outcome, Record};
+use crate::e2e::{CONFORMANCE, Expected, Outcome, Record};
 
 /// The columns, and what they are called.
 const COLUMNS: [(Proxy, &str); 3] = [
@@ -15,22 +15,20 @@ const COLUMNS: [(Proxy, &str); 3] = [
     (Proxy::KubeProxyIptables, "iptables"),
 ];
 
-/// Named by every spec that a Kubernetes must pass to bear the name.
-const CONFORMANCE: &str = "[Conformance]";
-
 const INTRODUCTION: &str = "# Beside kube-proxy
 
 <!-- Written by `./x docs` from tests/cluster/results and tests/cluster/expected.toml. -->
 
-What became of each spec of Kubernetes' network group (`[sig-network]`) in a cluster of two nodes with both address
-families (docs/cluster.md), with weir and with kube-proxy in both of its modes. Anyone can run the same:
+What became of each spec of Kubernetes' network group (`[sig-network]`) in a cluster with both address families
+(docs/cluster.md), with weir and with kube-proxy in both of its modes. Anyone can run the same:
 
 ```
 ./x test e2e                                # weir
 ./x test e2e --proxy kube-proxy-nftables    # the yardstick
 ```
 
-`yes` passed, `NO` failed, `-` the spec itself found that it cannot run here.
+`yes` passed, `NO` failed, `-` the spec itself found that it cannot run here. What ran is the work tree at a commit, with
+the image whose archive has this SHA-256. A `*` stands beside what is not of that run, but of a later one of a few specs.
 ";
 
 /// The page.
@@ -63,17 +61,29 @@ fn render(records: &[(Proxy, &str, Record)], expected: &Expected) -> String {
 }
 
 fn summary(records: &[(Proxy, &str, Record)]) -> String {
-    let mut text = "\n| | passed | failed | could not run | where |\n|---|---|---|---|---|\n".to_owned();
+    let mut text =
+        "\n| | passed | failed | could not run | where | what |\n|---|---|---|---|---|---|\n".to_owned();
     for (_, title, record) in records {
         let count = |is: fn(&Outcome) -> bool| record.specs.values().filter(|outcome| is(outcome)).count();
         let _ = writeln!(
             text,
-            "| {title} | {} | {} | {} | {} |",
+            "| {title} | {} | {} | {} | {} | {} |",
             count(|outcome| *outcome == Outcome::Passed),
             count(|outcome| matches!(outcome, Outcome::Failed(_))),
-            count(|outcome| matches!(outcome, Outcome::Declined(_) | Outcome::LeftOut)),
+            count(|outcome| !matches!(outcome, Outcome::Passed | Outcome::Failed(_))),
             record.about,
+            what(record),
         );
+    }
+    text
+}
+
+/// What ran.
+fn what(record: &Record) -> String {
+    let mut text = record.at.clone();
+    if !record.later.is_empty() {
+        let parts = record.parts.join("; ");
+        let _ = write!(text, "; \\* {} of them later at {parts}", record.later.len());
     }
     text
 }
@@ -85,7 +95,10 @@ fn table(names: &[&str], records: &[(Proxy, &str, Record)], expected: &Expected)
     for name in names {
         let cells: Vec<_> = records
             .iter()
-            .map(|(_, _, record)| cell(record.specs.get(*name)))
+            .map(|(_, _, record)| {
+                let mark = if record.later.contains(*name) { " \\*" } else { "" };
+                format!("{}{mark}", cell(record.specs.get(*name)))
+            })
             .collect();
         let remark = remark(name, records, expected);
         let _ = writeln!(
@@ -104,7 +117,7 @@ fn cell(outcome: Option<&Outcome>) -> &'static str {
         Some(Outcome::Passed) => "yes",
         Some(Outcome::Failed(_)) => "**NO**",
         Some(Outcome::Declined(_)) => "-",
-        Some(Outcome::LeftOut) | None => "",
+        Some(Outcome::LeftOut | Outcome::Pending) | None => "",
     }
 }
 
@@ -129,8 +142,13 @@ fn remark(name: &str, records: &[(Proxy, &str, Record)], expected: &Expected) ->
 fn not_run(records: &[(Proxy, &str, Record)], expected: &Expected) -> String {
     let mut reasons: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let specs = records.iter().flat_map(|(_, _, record)| record.specs.iter());
-    for (name, _) in specs.filter(|(_, outcome)| !outcome.ran()) {
-        let reason = expected.skipped(name).unwrap_or("pending upstream");
+    for (name, outcome) in specs.filter(|(_, outcome)| !outcome.ran()) {
+        let reason = match outcome {
+            Outcome::Pending => "it is pending upstream",
+            _ => expected
+                .skipped(name)
+                .unwrap_or("of a reason that nobody wrote down"),
+        };
         reasons.entry(reason).or_default().insert(name);
     }
     let mut text = "\n## Not run\n".to_owned();
@@ -169,7 +187,9 @@ mod tests {
         let named = |(name, outcome): &(&str, Outcome)| (format!("[sig-network] {name}"), outcome.clone());
         Record {
             about: "here".to_owned(),
+            at: "abc".to_owned(),
             specs: outcomes.iter().map(named).collect(),
+            ..Record::default()
         }
     }
 
@@ -198,6 +218,31 @@ mod tests {
         let page = render(&records, &expected);
         assert!(page.contains("| yes | yes | a \\[Conformance\\] |  |"), "{page}");
         assert!(page.contains("| **NO** | - | b | later; no |"), "{page}");
-        assert!(page.contains("| weir | 1 | 1 | 0 | here |"), "{page}");
+        assert!(page.contains("| weir | 1 | 1 | 0 | here | abc |"), "{page}");
+    }
+
+    #[test]
+    fn the_page_says_what_is_of_another_run() {
+        let mut weir = record(&[("a", Outcome::Passed), ("b", Outcome::Passed)]);
+        weir.parts = vec!["def".to_owned()];
+        weir.later.insert("[sig-network] b".to_owned());
+        let page = render(&[(Proxy::Weir, "weir", weir)], &Expected::default());
+        assert!(page.contains("| yes | a |  |"), "{page}");
+        assert!(page.contains("| yes \\* | b |  |"), "{page}");
+        assert!(
+            page.contains("| here | abc; \\* 1 of them later at def |"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn what_did_not_run_has_the_reason_that_is_known() {
+        let weir = record(&[("a", Outcome::Pending), ("b", Outcome::LeftOut)]);
+        let page = render(&[(Proxy::Weir, "weir", weir)], &Expected::default());
+        assert!(
+            page.contains("Because it is pending upstream:\n\n* a\n"),
+            "{page}"
+        );
+        assert!(page.contains("nobody wrote down:\n\n* b\n"), "{page}");
     }
 }

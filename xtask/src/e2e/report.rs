@@ -3,10 +3,19 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
+
+/// A run.
+#[derive(Default)]
+pub(super) struct Report {
+    pub(super) specs: Vec<Spec>,
+    /// Why it proves nothing, whatever its specs say: it was cut off, or did not do what it had set out to do.
+    pub(super) broken: Vec<String>,
+}
 
 /// A spec, and what became of it.
 pub(super) struct Spec {
@@ -23,6 +32,8 @@ pub(crate) enum Outcome {
     Failed(String),
     /// It found that it cannot run here, and says why.
     Declined(String),
+    /// Kubernetes itself has taken it out.
+    Pending,
     /// Nobody wanted it to run.
     LeftOut,
 }
@@ -30,17 +41,26 @@ pub(crate) enum Outcome {
 impl Outcome {
     /// Whether it was tried.
     pub(crate) fn ran(&self) -> bool {
-        *self != Self::LeftOut
+        !matches!(self, Self::LeftOut | Self::Pending)
     }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Suite {
+    #[serde(rename = "SuiteSucceeded")]
+    succeeded: bool,
+    pre_run_stats: PreRunStats,
     #[serde(default)]
     spec_reports: Option<Vec<Node>>,
     #[serde(default)]
     special_suite_failure_reasons: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PreRunStats {
+    specs_that_will_run: usize,
 }
 
 /// A spec, or something that runs before or after all of them.
@@ -67,34 +87,51 @@ struct Failure {
     message: String,
 }
 
-/// Reads `report.json`.
-pub(super) fn read(path: &Path) -> Result<Vec<Spec>> {
-    let file = File::open(path).with_context(|| format!("there is no report at {}", path.display()))?;
+/// Reads `report.json`, which a ginkgo left that ended like this.
+pub(super) fn read(path: &Path, ended: ExitStatus) -> Result<Report> {
+    let file = File::open(path)
+        .with_context(|| format!("ginkgo ended ({ended}) without a report at {}", path.display()))?;
     let suites: Vec<Suite> = serde_json::from_reader(BufReader::new(file))
         .with_context(|| format!("{} is no report of ginkgo's", path.display()))?;
-    specs(suites)
+    Ok(report(suites, ended))
 }
 
-fn specs(suites: Vec<Suite>) -> Result<Vec<Spec>> {
-    let mut specs = Vec::new();
+fn report(suites: Vec<Suite>, ended: ExitStatus) -> Report {
+    let mut report = Report::default();
+    let mut planned = 0;
+    let mut succeeded = true;
     for suite in suites {
         for node in suite.spec_reports.into_iter().flatten() {
             if node.leaf_node_type == "It" {
-                specs.push(node.into_spec());
+                report.specs.push(node.into_spec());
             } else if node.failed() {
-                bail!("{} failed: {}", node.leaf_node_type, node.message());
+                report
+                    .broken
+                    .push(format!("{} failed: {}", node.leaf_node_type, node.message()));
             }
         }
-        let reasons = suite.special_suite_failure_reasons.unwrap_or_default();
-        // What a failed spec is the reason for is told by that spec.
-        if reasons
-            .iter()
-            .any(|reason| reason.contains("Timeout") || reason.contains("Interrupted"))
-        {
-            bail!("the run did not come to its end: {}", reasons.join(", "));
-        }
+        planned += suite.pre_run_stats.specs_that_will_run;
+        succeeded &= suite.succeeded;
+        // All of them are about the run: a spec that failed tells of itself.
+        report
+            .broken
+            .extend(suite.special_suite_failure_reasons.into_iter().flatten());
     }
-    Ok(specs)
+    let ran = report.specs.iter().filter(|spec| spec.outcome.ran()).count();
+    if ran != planned {
+        report
+            .broken
+            .push(format!("{ran} specs ran, of {planned} that were to"));
+    }
+    let failed = |spec: &Spec| matches!(spec.outcome, Outcome::Failed(_));
+    if !(succeeded && ended.success()) && report.broken.is_empty() && !report.specs.iter().any(failed) {
+        report.broken.push(format!(
+            "no spec failed, and yet ginkgo says that the suite did ({ended})"
+        ));
+    }
+    // Each of the parallel processes says the same.
+    report.broken.dedup();
+    report
 }
 
 impl Node {
@@ -112,7 +149,8 @@ impl Node {
         let outcome = match self.state.as_str() {
             "passed" => Outcome::Passed,
             "skipped" if !message.is_empty() => Outcome::Declined(message),
-            "skipped" | "pending" => Outcome::LeftOut,
+            "skipped" => Outcome::LeftOut,
+            "pending" => Outcome::Pending,
             _ => Outcome::Failed(message),
         };
         let texts = self.container_hierarchy_texts.unwrap_or_default().into_iter();
@@ -127,12 +165,25 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
-    fn read(nodes: &str) -> Result<Vec<Spec>> {
-        specs(serde_json::from_str(&format!(
-            r#"[{{"SpecReports": [{nodes}]}}]"#
-        ))?)
+    fn suites(succeeded: bool, planned: usize, nodes: &[String], reasons: &str) -> Vec<Suite> {
+        let nodes = nodes.join(",");
+        let text = format!(
+            r#"[{{"SuiteSucceeded": {succeeded}, "PreRunStats": {{"TotalSpecs": 9, "SpecsThatWillRun": {planned}}},
+                "SpecialSuiteFailureReasons": [{reasons}], "SpecReports": [{nodes}]}}]"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn well() -> ExitStatus {
+        ExitStatus::from_raw(0)
+    }
+
+    fn with_failures() -> ExitStatus {
+        ExitStatus::from_raw(1 << 8)
     }
 
     fn node(kind: &str, state: &str, failure: &str) -> String {
@@ -142,37 +193,84 @@ mod tests {
         )
     }
 
+    const SAYS: &str = r#", "Failure": {"Message": "no cloud"}"#;
+
     #[test]
     fn a_spec_that_declines_is_not_one_that_was_left_out() {
-        let says = r#", "Failure": {"Message": "no cloud"}"#;
         let nodes = [
             node("It", "passed", ""),
-            node("It", "skipped", says),
+            node("It", "skipped", SAYS),
             node("It", "skipped", ""),
-            node("It", "panicked", says),
+            node("It", "pending", ""),
+            node("It", "panicked", SAYS),
         ];
-        let specs = read(&nodes.join(",")).unwrap();
-        let outcomes: Vec<_> = specs.iter().map(|spec| spec.outcome.clone()).collect();
+        let report = report(suites(false, 3, &nodes, ""), with_failures());
+        let outcomes: Vec<_> = report.specs.iter().map(|spec| spec.outcome.clone()).collect();
         let expected = [
             Outcome::Passed,
             Outcome::Declined("no cloud".to_owned()),
             Outcome::LeftOut,
+            Outcome::Pending,
             Outcome::Failed("no cloud".to_owned()),
         ];
         assert_eq!(outcomes, expected);
-        assert_eq!(specs[0].name, "[sig-network] A does");
-        assert_eq!(specs[0].took, Duration::from_secs(2));
+        assert!(report.broken.is_empty(), "{:?}", report.broken);
+        assert_eq!(report.specs[0].name, "[sig-network] A does");
+        assert_eq!(report.specs[0].took, Duration::from_secs(2));
     }
 
     #[test]
     fn what_runs_before_all_specs_must_not_fail() {
-        assert!(read(&node("SynchronizedBeforeSuite", "passed", "")).is_ok());
-        assert!(read(&node("SynchronizedBeforeSuite", "failed", "")).is_err());
+        let of = |state| {
+            report(
+                suites(true, 0, &[node("SynchronizedBeforeSuite", state, "")], ""),
+                well(),
+            )
+        };
+        assert!(of("passed").broken.is_empty());
+        assert_eq!(of("failed").broken, ["SynchronizedBeforeSuite failed: "]);
+    }
+
+    #[test]
+    fn a_run_that_did_less_than_it_planned_is_broken_and_keeps_what_it_has() {
+        let passed = [node("It", "passed", "")];
+        let report = report(suites(true, 4, &passed, ""), well());
+        assert_eq!(report.broken, ["1 specs ran, of 4 that were to"]);
+        assert_eq!(report.specs.len(), 1);
+    }
+
+    #[test]
+    fn ginkgos_own_verdict_counts() {
+        let passed = [node("It", "passed", "")];
+        let broken = |succeeded, nodes: &[String], reasons, ended| {
+            report(suites(succeeded, 1, nodes, reasons), ended).broken
+        };
+        assert!(broken(true, &passed, "", well()).is_empty());
+        assert_eq!(broken(false, &passed, "", with_failures()).len(), 1);
+        assert_eq!(broken(true, &passed, "", with_failures()).len(), 1);
+        // A spec that failed is reason enough.
+        let failed = [node("It", "failed", SAYS)];
+        assert!(broken(false, &failed, "", with_failures()).is_empty());
+        let left = r#""Failed to iterate over specs", "Failed to iterate over specs""#;
+        assert_eq!(
+            broken(false, &failed, left, with_failures()),
+            ["Failed to iterate over specs"]
+        );
     }
 
     #[test]
     fn a_run_without_specs_has_none() {
-        let suites = serde_json::from_str(r#"[{"SpecReports": null}]"#).unwrap();
-        assert!(specs(suites).unwrap().is_empty());
+        let text =
+            r#"[{"SuiteSucceeded": true, "PreRunStats": {"SpecsThatWillRun": 0}, "SpecReports": null}]"#;
+        assert!(
+            report(serde_json::from_str(text).unwrap(), well())
+                .specs
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_report_without_a_verdict_is_none() {
+        assert!(serde_json::from_str::<Vec<Suite>>(r#"[{"SpecReports": null}]"#).is_err());
     }
 }

@@ -3,15 +3,15 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::E2eArgs;
 use super::expected::Expected;
-use super::report::{self, Spec};
-use crate::cluster::{E2ePlace, E2ePrograms, REGISTRY};
+use super::report::{self, Report};
+use crate::cluster::{self, E2ePlace, E2ePrograms, REGISTRY};
 use crate::{shell, workspace};
 
 /// After this the run is given up.
@@ -24,11 +24,14 @@ pub(super) fn run(
     args: &E2eArgs,
     focus: &str,
     expected: &Expected,
-) -> Result<Vec<Spec>> {
+) -> Result<Report> {
     let folder = workspace::target().join("e2e").join(args.proxy.name());
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let kubeconfig = kubeconfig(place, &folder)?;
+    // The tests leave folders in it.
+    let scratch = folder.join("tmp");
+    fs::create_dir_all(&scratch)?;
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net={}", place.netns.display()))
@@ -39,13 +42,16 @@ pub(super) fn run(
         .args(tests(programs, place.nodes, &kubeconfig))
         .current_dir(&folder)
         .env("KUBECONFIG", &kubeconfig)
+        .env("TMPDIR", &scratch)
         .env("KUBE_TEST_REPO_LIST", images(&folder)?);
     let log = folder.join("log");
-    follow(command, &log)?;
-    let specs = report::read(&folder.join("report.json"))
+    eprintln!("x: what the specs say goes to {}", log.display());
+    let ended = follow(command, &log)?;
+    let _ = fs::remove_dir_all(&scratch);
+    let report = report::read(&folder.join("report.json"), ended)
         .with_context(|| format!("the specs did not run; {} says why", log.display()))?;
     eprintln!("x: everything that they said is in {}", folder.display());
-    Ok(specs)
+    Ok(report)
 }
 
 /// The kubeconfig of the machine's user, with the address that the API server has inside.
@@ -58,7 +64,7 @@ fn kubeconfig(place: &E2ePlace, folder: &Path) -> Result<PathBuf> {
         .context("the kubeconfig names no server")?;
     *server = json!(format!("https://{}", place.api_server));
     let path = folder.join("kubeconfig");
-    fs::write(&path, config.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    cluster::write_secret(&path, &config.to_string())?;
     Ok(path)
 }
 
@@ -100,9 +106,7 @@ fn tests(programs: &E2ePrograms, nodes: u8, kubeconfig: &Path) -> Vec<String> {
 }
 
 /// Runs the command; what it says goes to a file, and a dot to the terminal for each spec that ended.
-///
-/// That it fails says only that some spec did: the report tells more.
-fn follow(command: Command, log: &Path) -> Result<()> {
+fn follow(command: Command, log: &Path) -> Result<ExitStatus> {
     let (mut child, mut said) = shell::piped(command)?;
     let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut buffer = [0; 8192];
@@ -113,8 +117,7 @@ fn follow(command: Command, log: &Path) -> Result<()> {
         eprint!("{}", ".".repeat(bullets.count(piece)));
     }
     eprintln!();
-    child.wait()?;
-    Ok(())
+    Ok(child.wait()?)
 }
 
 /// Counts ginkgo's `•`, one for each spec that ran, even if it is cut in two.

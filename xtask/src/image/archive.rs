@@ -108,13 +108,15 @@ impl Image {
 
     /// Writes the archive; it appears at `target` when it is whole.
     pub(crate) fn write(&self, target: &Path) -> Result<()> {
-        let layer_file = target.with_extension("layer");
+        // Of this process, as another may write the same one.
+        let own = std::process::id();
+        let layer_file = target.with_extension(format!("layer-{own}"));
         let layer = self.write_layer(&layer_file)?;
         let config = self.config(&layer).to_string();
         let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
         let layer_name = format!("{layer}/layer.tar");
         let manifest = json!([{ "Config": config_name, "RepoTags": self.names, "Layers": [layer_name] }]);
-        let draft = target.with_extension("new");
+        let draft = target.with_extension(format!("new-{own}"));
         let file = File::create(&draft).with_context(|| format!("cannot create {}", draft.display()))?;
         let mut archive = Builder::new(BufWriter::new(file));
         append(&mut archive, &config_name, config.as_bytes())?;
@@ -167,6 +169,38 @@ impl Image {
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
         })
     }
+}
+
+/// The `NAME:TAG`s of the images in an archive; none if it is one that says so in another way.
+pub(crate) fn tags(path: &Path) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Entry {
+        #[serde(default)]
+        repo_tags: Option<Vec<String>>,
+    }
+    let mut archive = tar::Archive::new(BufReader::new(File::open(path)?));
+    for entry in archive.entries()? {
+        let entry = entry.ok().context("it is no tar")?;
+        if entry.path()?.as_os_str() == "manifest.json" {
+            let images: Vec<Entry> = serde_json::from_reader(entry).context("its manifest.json")?;
+            return Ok(images
+                .into_iter()
+                .flat_map(|image| image.repo_tags.unwrap_or_default())
+                .collect());
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The first 16 digits of the SHA-256 of a file.
+pub(crate) fn hash(path: &Path) -> Result<String> {
+    let mut hashing = Hashing {
+        inner: std::io::sink(),
+        hash: Sha256::new(),
+    };
+    std::io::copy(&mut File::open(path)?, &mut hashing)?;
+    Ok(format!("{:.16}", hex(&hashing.hash.finalize())))
 }
 
 /// A hash as people write it.
@@ -222,6 +256,7 @@ impl<W: Write> Write for Hashing<W> {
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+    use std::process::Command;
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -263,6 +298,9 @@ mod tests {
         File::open(&binary).unwrap().set_modified(long_ago).unwrap();
         assert_eq!(first, write(&binary, &target));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "drafts stay behind");
+        assert_eq!(tags(&target).unwrap(), ["a.test/b:1"]);
+        let sum = Command::new("sha256sum").arg(&target).output().unwrap();
+        assert!(sum.stdout.starts_with(hash(&target).unwrap().as_bytes()));
         fs::remove_dir_all(&folder).unwrap();
 
         let entries = read(&first);
