@@ -8,7 +8,7 @@
 
 use core::hint::black_box;
 
-use proxy_common::{Address, AddressKind, Direction, Nat, NodeConfig, Reason};
+use proxy_common::{Address, AddressKind, Direction, FrontendFlag, FrontendKind, Nat, NodeConfig, Reason};
 
 use crate::parse::{ACK, RST, SYN, TCP, UDP};
 use crate::scratch::{Place, Scratch};
@@ -54,7 +54,7 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), R
             Reason::PassNotFrontend
         });
     };
-    if service.guarded != 0 && !service::lets_in(tables, &service, &s.key.source) {
+    if service.has(FrontendFlag::Guarded) && !service::lets_in(tables, &service, &s.key.source) {
         return Err(Reason::DropSourceRange);
     }
     if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
@@ -63,7 +63,11 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), R
     s.flow.service = service.id;
     s.pick.client.client = s.key.source;
     s.pick.now = at.now;
-    select::offer(&service, at.place.uplink, &mut s.pick)?;
+    let outside = !service::is_pod(tables, at.place, &s.key.source);
+    // Whom the cluster does not know may have no way back from a pod but by this node; so kube-proxy does it.
+    let stranger = outside && service.kind == FrontendKind::ClusterIp.code();
+    s.masquerade = u32::from(stranger || service.has(FrontendFlag::Masqueraded));
+    select::offer(&service, outside, &mut s.pick)?;
     if tables.pick(&mut s.pick) {
         Ok(())
     } else {
@@ -91,7 +95,8 @@ fn begin(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason
     s.flow.protocol = s.key.protocol;
     s.flow.nat = Nat::Destination.code();
     let hairpin = s.flow.backend == s.key.source;
-    if hairpin || (at.place.uplink && s.pick.backend.local == 0 && !is_this_node(tables, s)) {
+    let masqueraded = s.masquerade != 0 || (at.place.uplink && s.pick.backend.local == 0);
+    if hairpin || (masqueraded && !is_this_node(tables, s)) {
         // To be sent past the stack, and cannot be: no row and no port for it. Only its turn is spent, as nobody knows
         // before whether the backend is elsewhere.
         if s.packet.hop_limit <= 1 {
