@@ -68,7 +68,7 @@ fn settle(driver: &mut Driver) -> usize {
 }
 
 #[test]
-fn ten_thousand_services() {
+fn n23_ten_thousand_services() {
     // Without optimisation this is about correctness, not time.
     const SERVICES: usize = if cfg!(debug_assertions) { 500 } else { 10_000 };
     let mut kernel = FakeKernel::new(Limits::default());
@@ -117,7 +117,7 @@ fn ten_thousand_services() {
 }
 
 #[test]
-fn three_thousand_endpoints_over_several_slices() {
+fn n4_three_thousand_endpoints_over_several_slices() {
     let mut kernel = FakeKernel::new(Limits::default());
     let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
     driver.start(&[service(0)], &[]);

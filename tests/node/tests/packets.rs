@@ -163,7 +163,7 @@ fn path_mtu_is_found(prefix: &str, no_offloads: bool) -> Result<()> {
 }
 
 #[test]
-fn path_mtu_is_found_with_offloads() -> Result<()> {
+fn p5_path_mtu_is_found_with_offloads() -> Result<()> {
     if !can_run(&["ip"]) {
         return Ok(());
     }
@@ -171,7 +171,7 @@ fn path_mtu_is_found_with_offloads() -> Result<()> {
 }
 
 #[test]
-fn path_mtu_is_found_without_offloads() -> Result<()> {
+fn p5_path_mtu_is_found_without_offloads() -> Result<()> {
     if !can_run(&["ethtool"]) {
         return Ok(());
     }
@@ -199,7 +199,7 @@ fn twenty_megabytes(prefix: &str, no_offloads: bool) -> Result<()> {
 }
 
 #[test]
-fn twenty_megabytes_arrive_as_sent_with_offloads() -> Result<()> {
+fn p2_twenty_megabytes_arrive_as_sent_with_offloads() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
@@ -207,7 +207,7 @@ fn twenty_megabytes_arrive_as_sent_with_offloads() -> Result<()> {
 }
 
 #[test]
-fn twenty_megabytes_arrive_as_sent_without_offloads() -> Result<()> {
+fn p1_twenty_megabytes_arrive_as_sent_without_offloads() -> Result<()> {
     if !can_run(&["ethtool"]) {
         return Ok(());
     }
@@ -262,7 +262,7 @@ fn datagrams(prefix: &str, no_offloads: bool) -> Result<()> {
 }
 
 #[test]
-fn fragments_arrive_with_offloads() -> Result<()> {
+fn p4_fragments_arrive_with_offloads() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
@@ -270,7 +270,7 @@ fn fragments_arrive_with_offloads() -> Result<()> {
 }
 
 #[test]
-fn fragments_arrive_without_offloads() -> Result<()> {
+fn p4_fragments_arrive_without_offloads() -> Result<()> {
     if !can_run(&["ethtool"]) {
         return Ok(());
     }
