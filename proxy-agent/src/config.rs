@@ -3,9 +3,11 @@
 mod fields;
 mod gates;
 mod kube_proxy;
+mod masquerade;
 mod settings;
 
 pub use kube_proxy::{ConfigurationError, KubeProxyConfiguration, Mistake};
+pub use masquerade::{LocalMode, LocalModeError, MasqueradeFields, MasqueradeFlags, Sources};
 pub use settings::{Settings, SettingsError};
 
 use std::ffi::OsString;
@@ -152,6 +154,9 @@ pub struct AgentFlags {
     /// What becomes of ports that a load balancer's address or an external IP does not have
     #[arg(long, value_enum, default_value_t)]
     pub vip_unknown_ports: UnknownPorts,
+    /// Whose address endpoints see, and who is a pod.
+    #[command(flatten)]
+    pub masquerade: MasqueradeFlags,
     /// Switches with kube-proxy's names: `AllowServiceExternalIPs` [default: true]
     #[arg(long, value_name = "GATE=BOOL", value_delimiter = ',')]
     pub feature_gates: Vec<gates::Gate>,

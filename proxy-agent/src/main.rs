@@ -73,6 +73,8 @@ async fn agent(flags: AgentFlags) -> Result<()> {
         node_name,
         node_port_addresses: settings.node_port_addresses,
         external_ips: settings.external_ips,
+        masquerade: settings.sources.masquerade,
+        pod_ranges: settings.sources.pod_ranges,
         localhost_node_ports: settings.localhost_node_ports,
         kernel: kernel::Options {
             pins: flags.bpffs.pins(),
@@ -86,6 +88,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
         rules: kernel::Rules {
             uplinks: flags.uplink,
             pods: flags.pod_interface,
+            pod_interfaces: settings.sources.pod_interfaces,
         },
         source,
         http: settings.http,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::api::ApiNode;
-use proxy_model::{Change, Kind, Model, NodePortAddresses, Object};
+use proxy_model::{Change, Kind, Masquerade, Model, NodePortAddresses, Object, PodRanges};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,6 +45,10 @@ pub struct Options {
     pub node_port_addresses: NodePortAddresses,
     /// Whether `externalIPs` are served.
     pub external_ips: bool,
+    /// Which endpoints see this node and not their client.
+    pub masquerade: Masquerade,
+    /// Which addresses are pods'.
+    pub pod_ranges: PodRanges,
     /// Whether node ports may be served at 127.0.0.1.
     pub localhost_node_ports: bool,
     /// What to load and where.
@@ -106,6 +110,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let model = proxy_model::Options {
         node_port_addresses: options.node_port_addresses,
         external_ips: options.external_ips,
+        masquerade: options.masquerade,
+        pod_ranges: options.pod_ranges,
         only_own_node: options.source.only_own_node(),
         localhost_node_ports: options.localhost_node_ports,
         // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.

@@ -69,6 +69,8 @@ byte_enum! {
         DropSourceRange = 60,
         /// Dropped: to a ClusterIP that no Service has.
         DropUnallocated = 61,
+        /// Dropped: nobody can have this source address: a loopback's, a group's, nobody's, or a ClusterIP.
+        DropForgedSource = 62,
     }
 }
 

@@ -57,8 +57,8 @@ macro_rules! rows {
 
 use crate::{
     Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord,
-    Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord,
-    Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange,
+    Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, LocalSources, Meta, MonitorLease, NodeConfig,
+    PortWord, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange,
 };
 
 rows! {
@@ -66,6 +66,7 @@ rows! {
     Address = 4,
     FilterWord = 16,
     ServiceCidrs = 256,
+    LocalSources = 64,
     InterfaceUse = 4,
     ServiceKey = 20,
     Service = 32,

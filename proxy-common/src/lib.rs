@@ -14,6 +14,7 @@ pub mod config;
 pub mod event;
 pub mod flow;
 pub mod layout;
+pub mod local_sources;
 pub mod net;
 pub mod object;
 pub mod service;
@@ -30,8 +31,11 @@ pub use flow::{
     Direction, Flow, FlowBit, FlowKey, FlowState, Fragment, FragmentKey, Hook, InterfaceUse, Nat,
 };
 pub use layout::ABI_VERSION;
+pub use local_sources::LocalSources;
 pub use net::{Be16, Ip, Protocol};
-pub use service::{Algorithm, Cursor, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy};
+pub use service::{
+    Algorithm, Cursor, FrontendFlag, FrontendKind, Scope, Service, ServiceKey, ServiceName, TrafficPolicy,
+};
 pub use service_cidr::{Cidr, ServiceCidrs};
 pub use socket::{PortBit, PortWord, Socket, SocketKey};
 pub use source_range::{SourceKey, SourceRange};
@@ -44,6 +48,8 @@ pub mod maps {
     pub const ADDRESS_FILTER: &str = "ADDRESS_FILTER";
     /// Ranges that ClusterIPs are given out of, one row.
     pub const SERVICE_CIDRS: &str = "SERVICE_CIDRS";
+    /// Ranges that pods have their addresses of, one row.
+    pub const LOCAL_SOURCES: &str = "LOCAL_SOURCES";
     /// Frontend → service and its backend ranges: the publish point of every change.
     pub const SERVICES: &str = "SERVICES";
     /// Slot → backend address; a service's backends are one contiguous slab.
@@ -92,10 +98,11 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
 
     /// Every map that is pinned by name, in the order in which documents list them.
-    pub const PINNED: [&str; 24] = [
+    pub const PINNED: [&str; 25] = [
         ADDRESSES,
         ADDRESS_FILTER,
         SERVICE_CIDRS,
+        LOCAL_SOURCES,
         SERVICES,
         BACKENDS,
         BACKEND_STATE,

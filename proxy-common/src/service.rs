@@ -74,8 +74,28 @@ pub struct Service {
     pub kind: u8,
     /// A [`TrafficPolicy`].
     pub policy: u8,
-    /// 1 if only sources in `SOURCE_RANGES` may use this frontend.
-    pub guarded: u8,
+    /// The sum of its [`FrontendFlag`]s.
+    pub flags: u8,
+}
+
+impl Service {
+    /// Whether the frontend has this flag.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(&self, flag: FrontendFlag) -> bool {
+        self.flags & flag.code() != 0
+    }
+}
+
+byte_enum! {
+    /// What is unusual about a frontend. A pod's socket is not given a backend where there is any: it may not have an address
+    /// yet, which all of these are about.
+    pub enum FrontendFlag {
+        /// Only sources in `SOURCE_RANGES` may use it.
+        Guarded = 1,
+        /// Backends see this node, not the client.
+        Masqueraded = 2,
+    }
 }
 
 byte_enum! {

@@ -8,7 +8,9 @@
 
 use core::hint::black_box;
 
-use proxy_common::{Address, AddressKind, Direction, Nat, NodeConfig, Reason};
+use proxy_common::{
+    Address, AddressKind, Direction, FrontendFlag, FrontendKind, Ip, Nat, NodeConfig, Reason,
+};
 
 use crate::parse::{ACK, RST, SYN, TCP, UDP};
 use crate::scratch::{Place, Scratch};
@@ -54,7 +56,7 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), R
             Reason::PassNotFrontend
         });
     };
-    if service.guarded != 0 && !service::lets_in(tables, &service, &s.key.source) {
+    if service.has(FrontendFlag::Guarded) && !service::lets_in(tables, &service, &s.key.source) {
         return Err(Reason::DropSourceRange);
     }
     if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
@@ -63,7 +65,14 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), R
     s.flow.service = service.id;
     s.pick.client.client = s.key.source;
     s.pick.now = at.now;
-    select::offer(&service, at.place.uplink, &mut s.pick)?;
+    if is_forged(tables, &s.key.source) {
+        return Err(Reason::DropForgedSource);
+    }
+    let outside = !service::is_pod(tables, at.place, &s.key.source);
+    // Whom the cluster does not know may have no way back from a pod but by this node; so kube-proxy does it.
+    let stranger = outside && service.kind == FrontendKind::ClusterIp.code();
+    s.masquerade = u32::from(stranger || service.has(FrontendFlag::Masqueraded));
+    select::offer(&service, outside, &mut s.pick)?;
     if tables.pick(&mut s.pick) {
         Ok(())
     } else {
@@ -91,7 +100,8 @@ fn begin(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason
     s.flow.protocol = s.key.protocol;
     s.flow.nat = Nat::Destination.code();
     let hairpin = s.flow.backend == s.key.source;
-    if hairpin || (at.place.uplink && s.pick.backend.local == 0 && !is_this_node(tables, s)) {
+    let masqueraded = s.masquerade != 0 || (at.place.uplink && s.pick.backend.local == 0);
+    if hairpin || (masqueraded && !is_this_node(tables, s)) {
         // To be sent past the stack, and cannot be: no row and no port for it. Only its turn is spent, as nobody knows
         // before whether the backend is elsewhere.
         if s.packet.hop_limit <= 1 {
@@ -133,6 +143,27 @@ pub fn write_rows(
             Err(Reason::DropFlowTable)
         }
     }
+}
+
+/// Whether nobody can have a source address. The stack would refuse most of these as well (RFC 1812, 5.3.7), but does not see what
+/// goes past it.
+#[inline(always)]
+fn is_forged(tables: &impl Tables, source: &Ip) -> bool {
+    let nobodys = if source.is_v4() {
+        let [first, ..] = source.v4_bytes();
+        matches!(first, 0 | 127 | 224..=239) || source.v4_bytes() == [255; 4]
+    } else {
+        let [first, ..] = source.bytes;
+        let [prefix @ .., last] = source.bytes;
+        first == 0xff || (prefix == [0; 15] && last <= 1)
+    };
+    let kind = |address: Address| AddressKind::from_code(address.kind);
+    nobodys
+        || (tables.may_know(source)
+            && tables
+                .address(source)
+                .and_then(kind)
+                .is_some_and(AddressKind::is_cluster_ip))
 }
 
 /// Whether a backend has an address of this node, although nobody said that it is here: a slice that was written by hand

@@ -18,6 +18,8 @@ pub struct Place {
     pub interface: u32,
     /// Whether the interface leads out of the node's pods: an uplink or an overlay device.
     pub uplink: bool,
+    /// Whether what is behind the interface is on this node but no pod, as the operator says it (`--detect-local-mode`).
+    pub guest: bool,
     /// Whether packets have an Ethernet header here.
     pub ethernet: bool,
 }
@@ -44,6 +46,8 @@ pub struct Scratch {
     pub service_key: ServiceKey,
     /// How the backend of a new flow is picked.
     pub pick: Pick,
+    /// 1 if the backend of a new flow shall see this node, wherever it is.
+    pub masquerade: u32,
     /// The datagram that a fragment belongs to.
     pub fragment_key: FragmentKey,
     /// Source address on the outermost header.

@@ -2,6 +2,7 @@
 
 use proxy_common::{Address, AddressKind, FlowKey, Ip, NodeConfig, Scope, Service, ServiceKey, SourceKey};
 
+use crate::scratch::Place;
 use crate::snat;
 use crate::tables::Tables;
 
@@ -84,4 +85,10 @@ pub fn lets_in(tables: &impl Tables, service: &Service, source: &Ip) -> bool {
     tables
         .source_range(&key)
         .is_some_and(|range| range.generation == service.generation)
+}
+
+/// Whether a client is a pod of this node: it comes in where pods do, and nothing that the operator said is against it.
+#[inline(always)]
+pub fn is_pod(tables: &impl Tables, place: Place, source: &Ip) -> bool {
+    !place.uplink && !place.guest && tables.local_sources().is_none_or(|pods| pods.have(source))
 }

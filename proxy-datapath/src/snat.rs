@@ -55,6 +55,8 @@ pub fn reserve(tables: &impl Tables, config: &NodeConfig, now: u32, s: &mut Scra
         match tables.claim(now, reach, s) {
             Claim::Ours => return Ok(()),
             Claim::Full => return Err(Reason::DropFlowTable),
+            // Others each second: a client that finds none free asks again, and must not ask for the same.
+            Claim::Taken if probe == 0 => at = mix(at ^ now),
             Claim::Taken => at = at.wrapping_add(STRIDE),
         }
     }
@@ -146,7 +148,14 @@ fn start(flow: &Flow) -> u32 {
     let [.., a, b, c, d] = flow.client.bytes;
     let client = u32::from_ne_bytes([a, b, c, d]);
     let ports = u32::from(flow.client_port) << 16 | u32::from(flow.frontend_port);
-    // A multiplicative hash (Knuth, 6.4): enough to spread; nothing secret depends on it.
-    let mixed = (client ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b1);
-    mixed ^ (mixed >> 15)
+    mix(client ^ mix(ports))
+}
+
+/// Makes neighbours strangers (the finalizer of MurmurHash3): clients with one address and ports in a row must not crowd in one
+/// part of the range. Nothing secret depends on it.
+#[inline(always)]
+const fn mix(number: u32) -> u32 {
+    let number = (number ^ (number >> 16)).wrapping_mul(0x85eb_ca6b);
+    let number = (number ^ (number >> 13)).wrapping_mul(0xc2b2_ae35);
+    number ^ (number >> 16)
 }

@@ -6,7 +6,8 @@
 //!
 //! A pod is left to it also where only some sources are let in (`loadBalancerSourceRanges`), and where a service port has
 //! session affinity: `connect` comes before the socket has an address, which is what the client is known by, and its packets
-//! carry it. All processes of the node are one client.
+//! carry it. All processes of the node are one client. So it is where backends shall see the node's address
+//! (`--masquerade-all`, `--masquerade-external`), which its packets are given; a process of the node has it anyway.
 //!
 //! Answers come by a backend's address, so one backend can stand for one frontend of a socket only. A UDP socket that
 //! talks to several frontends gets another backend where there is one. Where there is none, a pod's datagrams to the
@@ -16,7 +17,8 @@
 use core::hint::cold_path;
 
 use proxy_common::{
-    Address, AddressKind, Backend, Direction, Ip, NodeConfig, Reason, Service, ServiceKey, Socket, SocketKey,
+    Address, AddressKind, Backend, Direction, FrontendFlag, Ip, NodeConfig, Reason, Service, ServiceKey,
+    Socket, SocketKey,
 };
 
 use crate::parse::{TCP, UDP};
@@ -95,8 +97,8 @@ pub fn to_service(tables: &impl Tables, caller: &impl Caller, call: &Call) -> An
         Ok(service) => service,
         Err(answer) => return answer,
     };
-    if service.guarded != 0
-        && let Some(answer) = guard(tables, caller, call, &service)
+    if service.flags != 0
+        && let Some(answer) = special(tables, caller, call, &service)
     {
         return answer;
     }
@@ -150,15 +152,18 @@ fn find(tables: &impl Tables, call: &Call, address: &Address, kind: AddressKind)
     }
 }
 
-/// What becomes of a call to a frontend that not everybody may use; `None` if it goes on as any other.
+/// What becomes of a call to a frontend with a [`FrontendFlag`]; `None` if it goes on as any other.
 ///
 /// `connect` comes before the socket has an address, so a pod is left to the packet path, which knows its. A host process has
 /// the node's address.
 #[inline(always)]
-fn guard(tables: &impl Tables, caller: &impl Caller, call: &Call, service: &Service) -> Option<Answer> {
+fn special(tables: &impl Tables, caller: &impl Caller, call: &Call, service: &Service) -> Option<Answer> {
     cold_path();
     if !caller.is_host() {
         return Some(leave(tables, caller, call));
+    }
+    if !service.has(FrontendFlag::Guarded) {
+        return None;
     }
     let node = tables
         .config()

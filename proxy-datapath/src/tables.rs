@@ -2,7 +2,8 @@
 
 use proxy_common::{
     Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip,
-    NodeConfig, Reason, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    LocalSources, NodeConfig, Reason, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey,
+    SourceRange,
 };
 
 use crate::flow::Change;
@@ -26,6 +27,8 @@ pub trait Tables {
     fn address(&self, address: &Ip) -> Option<Address>;
     /// The ranges that ClusterIPs are given out of.
     fn service_cidrs(&self) -> Option<&ServiceCidrs>;
+    /// The ranges that pods have their addresses of.
+    fn local_sources(&self) -> Option<&LocalSources>;
     /// The service of a frontend.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// The longest range of a service port that a source is in.

@@ -6,8 +6,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use proxy_common::{
     Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Clock, Cursor, Event, FilterWord,
-    Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Reason,
-    Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
+    Flow, FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, LocalSources, Meta, MonitorLease, NodeConfig,
+    PortWord, Reason, Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey,
+    SourceRange, limits,
 };
 use proxy_datapath::Scratch;
 
@@ -38,6 +39,15 @@ pub(crate) static ADDRESS_FILTER: Array<FilterWord, { limits::ADDRESS_FILTER }> 
 /// Survives:  agent restart yes (pinned), ABI change no.
 #[btf_map(pin_by_name)]
 pub(crate) static SERVICE_CIDRS: Array<ServiceCidrs, 1> = Array::new();
+
+/// The ranges that pods have their addresses of: who comes in where pods do and has another one is none.
+///
+/// Writer:    agent. Reader: all programs.
+/// Lifecycle: all zero unless `--detect-local-mode` is `ClusterCIDR` or `NodeCIDR`; that of the Node follows its object.
+/// Full:      cannot be: one range of a family.
+/// Survives:  agent restart yes (pinned), ABI change no.
+#[btf_map(pin_by_name)]
+pub(crate) static LOCAL_SOURCES: Array<LocalSources, 1> = Array::new();
 
 /// Frontend to service: replacing a row is the one publish point of a change.
 ///
@@ -82,7 +92,7 @@ pub(crate) static CURSORS: Array<Cursor, { limits::CURSORS }> = Array::new();
 
 /// Service id and range of sources to whether they may use its load balancer's addresses; the longest prefix counts.
 ///
-/// Writer:    agent. Reader: programs, at the begin of a flow to a frontend that is guarded.
+/// Writer:    agent. Reader: programs, at the begin of a flow to a frontend that is `Guarded`.
 /// Lifecycle: born before the frontend that it guards, dies after it.
 /// Full:      the Service is not programmed; its old state stays.
 /// Survives:  agent restart yes (pinned), ABI change no.

@@ -9,8 +9,8 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use proxy_common::{
     Address, Affinity, AffinityKey, Backend, BackendState, Direction, FilterBit, Flow, FlowKey, Fragment,
-    FragmentKey, InterfaceUse, Ip, Nat, NodeConfig, Reason, Service, ServiceCidrs, ServiceKey, Socket,
-    SocketKey, SourceKey, SourceRange,
+    FragmentKey, InterfaceUse, Ip, LocalSources, Nat, NodeConfig, Reason, Service, ServiceCidrs, ServiceKey,
+    Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::Scratch;
 use proxy_datapath::flow::Change;
@@ -140,6 +140,11 @@ impl Tables for Kernel {
     #[inline(always)]
     fn service_cidrs(&self) -> Option<&ServiceCidrs> {
         maps::SERVICE_CIDRS.get(0)
+    }
+
+    #[inline(always)]
+    fn local_sources(&self) -> Option<&LocalSources> {
+        maps::LOCAL_SOURCES.get(0)
     }
 
     #[inline(always)]

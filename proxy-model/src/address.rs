@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_kube_proxy_reads_them() {
+    fn n1_addresses_are_read_as_kube_proxy_reads_them() {
         let table = [
             ("10.96.0.1", Some("10.96.0.1")),
             ("172.30.0.041", Some("172.30.0.41")),

@@ -209,6 +209,12 @@ api! {
 
     /// `spec` of a Node.
     pub struct NodeSpec {
+        /// The first of `pod_cidrs`.
+        #[serde(rename = "podCIDR")]
+        pub pod_cidr: Option<String>,
+        /// The ranges of its pods, one of a family.
+        #[serde(rename = "podCIDRs")]
+        pub pod_cidrs: Option<Vec<String>>,
         /// What keeps pods away.
         pub taints: Option<Vec<Taint>>,
     }

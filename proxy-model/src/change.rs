@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proxy_common::{
-    Address, AffinityBackend, Backend, BackendState, Ip, Service, ServiceCidrs, ServiceKey, ServiceName,
-    limits,
+    Address, AffinityBackend, Backend, BackendState, Ip, LocalSources, Service, ServiceCidrs, ServiceKey,
+    ServiceName, limits,
 };
 
+use crate::masquerade::Masquerade;
 use crate::node_ports::{NodePortAddresses, Prefix};
 use crate::object::{Kind, Object, ObjectName};
+use crate::pod_ranges::PodRanges;
 
 /// News from a source.
 #[expect(
@@ -58,6 +60,10 @@ pub struct Options {
     pub localhost_node_ports: bool,
     /// Whether `spec.externalIPs` are served: kube-proxy's feature gate `AllowServiceExternalIPs` (KEP-5707).
     pub external_ips: bool,
+    /// Which backends see this node and not their client.
+    pub masquerade: Masquerade,
+    /// Which addresses are pods'.
+    pub pod_ranges: PodRanges,
     /// Whether the source lists no Node but the own one.
     pub only_own_node: bool,
     /// Sizes of the maps.
@@ -73,6 +79,8 @@ impl Options {
             node_port_addresses: NodePortAddresses::default(),
             localhost_node_ports: true,
             external_ips: true,
+            masquerade: Masquerade::default(),
+            pod_ranges: PodRanges::default(),
             only_own_node: false,
             limits: Limits::default(),
         }
@@ -129,6 +137,8 @@ pub struct Adopted {
     pub node_ports: (u16, u16),
     /// The row of `SERVICE_CIDRS`.
     pub service_cidrs: ServiceCidrs,
+    /// The row of `LOCAL_SOURCES`.
+    pub local_sources: LocalSources,
 }
 
 impl Default for Adopted {
@@ -143,6 +153,7 @@ impl Default for Adopted {
             addresses: Vec::new(),
             node_ports: NO_NODE_PORTS,
             service_cidrs: ServiceCidrs::default(),
+            local_sources: LocalSources::default(),
         }
     }
 }

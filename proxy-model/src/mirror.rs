@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proxy_common::{
-    Address, AffinityBackend, Backend, Ip, Scope, Service, ServiceCidrs, ServiceKey, ServiceName,
+    Address, AffinityBackend, Backend, Ip, LocalSources, Scope, Service, ServiceCidrs, ServiceKey,
+    ServiceName,
 };
 
 use crate::change::Adopted;
@@ -28,6 +29,7 @@ pub struct Mirror {
     retired: BTreeSet<Ip>,
     node_ports: (u16, u16),
     service_cidrs: ServiceCidrs,
+    local_sources: LocalSources,
     /// How many frontends each node port has.
     node_port_rows: BTreeMap<u16, usize>,
 }
@@ -38,6 +40,7 @@ impl Mirror {
         let mut mirror = Self {
             node_ports: adopted.node_ports,
             service_cidrs: adopted.service_cidrs,
+            local_sources: adopted.local_sources,
             ..Self::default()
         };
         for (key, service) in &adopted.services {
@@ -143,6 +146,11 @@ impl Mirror {
         self.service_cidrs
     }
 
+    /// The row of `LOCAL_SOURCES`.
+    pub fn local_sources(&self) -> LocalSources {
+        self.local_sources
+    }
+
     /// Node ports and how many frontends each has.
     pub fn node_port_rows(&self) -> &BTreeMap<u16, usize> {
         &self.node_port_rows
@@ -177,6 +185,7 @@ impl Mirror {
             Step::PutAddress { address, row } => self.put_address(*address, *row),
             Step::PutNodePorts { first, last } => self.node_ports = (*first, *last),
             Step::PutServiceCidrs { row } => self.service_cidrs = *row,
+            Step::PutLocalSources { row } => self.local_sources = *row,
             Step::DeleteService { key } => self.delete_service(key),
             Step::RetireBackend { id } => {
                 if let Some((generation, _)) = self.states.get(id).copied() {

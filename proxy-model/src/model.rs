@@ -162,6 +162,7 @@ impl Model {
         steps.extend(forget);
         steps.extend(self.plan_node_ports(&planned));
         steps.extend(self.plan_service_cidrs());
+        steps.extend(self.plan_local_sources());
         steps.extend(self.plan_orphans());
         steps
     }
@@ -219,7 +220,7 @@ impl Model {
             Task::Address(address) => {
                 self.dirty.addresses.insert(*address);
             }
-            Task::NodePorts | Task::ServiceCidrs | Task::CleanUp => {}
+            Task::NodePorts | Task::ServiceCidrs | Task::LocalSources | Task::CleanUp => {}
         }
         let reason = format!("{reason}: the old rows stay, and it is tried again");
         self.retries.failed(task, reason, self.now);
@@ -243,6 +244,7 @@ impl Model {
             }
             Step::PutNodePorts { .. } => return Task::NodePorts,
             Step::PutServiceCidrs { .. } => return Task::ServiceCidrs,
+            Step::PutLocalSources { .. } => return Task::LocalSources,
             Step::PutBackendState { id, .. }
             | Step::RetireBackend { id }
             | Step::DeleteAffinityBackend { id } => self.ports.backend_owner(*id),
@@ -268,6 +270,9 @@ impl Model {
     /// The same, with what was found out elsewhere.
     pub fn problems_with(&self, mut problems: Vec<Problem>) -> Vec<Problem> {
         problems.extend(self.objects.problems());
+        let name = ObjectName::new("", self.options.node_name.clone());
+        let of_ranges = self.options.pod_ranges.problem(self.objects.node());
+        problems.extend(of_ranges.map(|what| Problem::new(Kind::Node, &name, what)));
         for (name, refused) in &self.refused {
             let problem = |what| Problem::new(Kind::Service, name, what).because(Reason::FrontendRefused);
             problems.extend(refused.iter().map(problem));
@@ -299,6 +304,7 @@ impl Model {
             },
             Task::NodePorts => Problem::new(Kind::Node, &node, format!("node port range: {reason}")),
             Task::ServiceCidrs => Problem::new(Kind::Node, &node, format!("ranges of ClusterIPs: {reason}")),
+            Task::LocalSources => Problem::new(Kind::Node, &node, format!("ranges of pods: {reason}")),
             Task::CleanUp => Problem::new(Kind::Node, &node, format!("rows of a former agent: {reason}")),
         }
     }
@@ -322,10 +328,12 @@ impl Model {
         let node_ports = node_ports.then(|| self.retries.due(&Task::NodePorts));
         let service_cidrs = self.new_service_cidrs().is_some();
         let service_cidrs = service_cidrs.then(|| self.retries.due(&Task::ServiceCidrs));
+        let local_sources = self.new_local_sources().is_some();
+        let local_sources = local_sources.then(|| self.retries.due(&Task::LocalSources));
         let clean_up = self.has_distrusted_rows() || !self.distrusted.backends.is_empty();
         let clean_up = clean_up.then(|| self.retries.due(&Task::CleanUp));
         let tasks = services.chain(addresses).chain(node_ports);
-        let tasks = tasks.chain(service_cidrs).chain(clean_up);
+        let tasks = tasks.chain(service_cidrs).chain(local_sources).chain(clean_up);
         tasks.chain(self.ports.next_expiry()).min()
     }
 

@@ -7,6 +7,7 @@ use proxy_common::Ip;
 
 use crate::address;
 use crate::api::ApiNode;
+use crate::node_ports::Prefix;
 
 /// Label that names a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -18,6 +19,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Its `InternalIP`s: where node ports are served.
     pub addresses: BTreeSet<Ip>,
+    /// The ranges of its pods; the first of a family counts.
+    pub pod_ranges: Vec<Prefix>,
     /// What is wrong with it.
     pub problems: Vec<String>,
 }
@@ -52,7 +55,23 @@ impl Node {
                 )),
             }
         }
+        node.read_pod_ranges(object);
         node
+    }
+
+    fn read_pod_ranges(&mut self, object: &ApiNode) {
+        let Some(spec) = &object.spec else { return };
+        let several = spec.pod_cidrs.iter().flatten();
+        let words: Vec<&String> = several.chain(&spec.pod_cidr).collect();
+        for (index, word) in words.iter().enumerate() {
+            match word.parse::<Prefix>() {
+                _ if words.iter().take(index).any(|before| before == word) => {}
+                Ok(range) => self.pod_ranges.push(range),
+                Err(_) => self
+                    .problems
+                    .push(format!("podCIDR {word:?} is not a range: left out; correct it")),
+            }
+        }
     }
 }
 

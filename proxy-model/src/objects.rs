@@ -110,6 +110,11 @@ impl Objects {
         &self.claims
     }
 
+    /// This node.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
     /// The zone of this node.
     pub fn zone(&self) -> Option<&str> {
         self.node.as_ref()?.zone.as_deref()

@@ -10,7 +10,9 @@
 //!
 //! Source ranges that are let in come before that point, and those that are not any more go after it.
 
-use proxy_common::{Address, AffinityBackend, Backend, Ip, Service, ServiceCidrs, ServiceKey, ServiceName};
+use proxy_common::{
+    Address, AffinityBackend, Backend, Ip, LocalSources, Service, ServiceCidrs, ServiceKey, ServiceName,
+};
 
 use crate::node_ports::Prefix;
 
@@ -84,6 +86,11 @@ pub enum Step {
     PutServiceCidrs {
         /// Row.
         row: ServiceCidrs,
+    },
+    /// `LOCAL_SOURCES` = this row.
+    PutLocalSources {
+        /// Row.
+        row: LocalSources,
     },
     /// The frontend is gone.
     DeleteService {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proxy_common::{ServiceCidrs, ServiceKey};
+use proxy_common::{LocalSources, ServiceCidrs, ServiceKey};
 
 use crate::addresses::{self, Planned};
 use crate::desired::{self, Desired};
@@ -112,6 +112,7 @@ impl Model {
             ports: &mut self.ports,
             mirror: &self.mirror,
             seed: self.options.seed,
+            masquerade: self.options.masquerade,
             now: self.now,
         };
         reconcile.service(name, &desired, room, elsewhere)
@@ -151,6 +152,18 @@ impl Model {
     pub(crate) fn new_service_cidrs(&self) -> Option<ServiceCidrs> {
         let row = self.objects.service_cidrs()?;
         (row != self.mirror.service_cidrs()).then_some(row)
+    }
+
+    pub(crate) fn plan_local_sources(&mut self) -> Option<Step> {
+        let due = self.retries.is_due(&Task::LocalSources, self.now);
+        let row = self.new_local_sources().filter(|_| due)?;
+        Some(Step::PutLocalSources { row })
+    }
+
+    /// The row of `LOCAL_SOURCES`, if it has to change.
+    pub(crate) fn new_local_sources(&self) -> Option<LocalSources> {
+        let row = self.options.pod_ranges.row(self.objects.node())?;
+        (row != self.mirror.local_sources()).then_some(row)
     }
 
     /// Backends of a former agent that belong to nobody.

@@ -14,11 +14,13 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proxy_common::{Algorithm, Backend, BackendRange, Service, ServiceKey, maps};
+use proxy_common::{Algorithm, Backend, BackendRange, FrontendFlag, Service, ServiceKey, maps};
 
 use crate::affinity;
 use crate::desired::{Desired, DesiredPort, PortKey};
+use crate::frontend::Frontend;
 use crate::layout::{cursor_start, new_slab_length, overlap, ranges, row};
+use crate::masquerade::Masquerade;
 use crate::mirror::Mirror;
 use crate::names;
 use crate::node_ports::Prefix;
@@ -68,6 +70,8 @@ pub struct Reconcile<'a> {
     pub mirror: &'a Mirror,
     /// Where cursors start.
     pub seed: u64,
+    /// Which backends see this node and not their client.
+    pub masquerade: Masquerade,
     /// Now.
     pub now: Duration,
 }
@@ -256,7 +260,7 @@ impl Reconcile<'_> {
                 algorithm: Algorithm::RoundRobin.code(),
                 kind: frontend.kind.code(),
                 policy: frontend.policy.code(),
-                guarded: u8::from(frontend.guarded),
+                flags: self.flags(frontend),
             };
             if self.mirror.service(&frontend.key) != Some(&service) {
                 steps.push(Step::PutService {
@@ -265,6 +269,16 @@ impl Reconcile<'_> {
                 });
             }
         }
+    }
+
+    fn flags(&self, frontend: &Frontend) -> u8 {
+        let guarded = frontend.guarded.then_some(FrontendFlag::Guarded);
+        let masqueraded = self
+            .masquerade
+            .wants(frontend)
+            .then_some(FrontendFlag::Masqueraded);
+        let flags = guarded.into_iter().chain(masqueraded);
+        flags.fold(0, |flags, flag| flags | flag.code())
     }
 
     /// Takes away what a service port no longer needs, and takes back what the kernel no longer uses.

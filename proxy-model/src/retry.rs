@@ -23,6 +23,8 @@ pub enum Task {
     NodePorts,
     /// The ranges of ClusterIPs.
     ServiceCidrs,
+    /// The ranges of pods.
+    LocalSources,
     /// Rows of a former agent that nobody can vouch for.
     CleanUp,
 }

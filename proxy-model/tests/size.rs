@@ -68,7 +68,7 @@ fn settle(driver: &mut Driver) -> usize {
 }
 
 #[test]
-fn ten_thousand_services() {
+fn n23_ten_thousand_services() {
     // Without optimisation this is about correctness, not time.
     const SERVICES: usize = if cfg!(debug_assertions) { 500 } else { 10_000 };
     let mut kernel = FakeKernel::new(Limits::default());
@@ -117,7 +117,7 @@ fn ten_thousand_services() {
 }
 
 #[test]
-fn three_thousand_endpoints_over_several_slices() {
+fn n4_three_thousand_endpoints_over_several_slices() {
     let mut kernel = FakeKernel::new(Limits::default());
     let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
     driver.start(&[service(0)], &[]);
@@ -129,4 +129,35 @@ fn three_thousand_endpoints_over_several_slices() {
     driver.model.observe(Change::Put(slice(0, 29, 99)));
     timed("one of them goes", || settle(&mut driver));
     assert_eq!(driver.model.describe().backends, 5998);
+}
+
+#[test]
+fn n22_a_megabyte_of_annotations_and_labels() {
+    let padding = "x".repeat(1 << 20);
+    let many: serde_json::Map<String, Value> = (0..20_000)
+        .map(|number| (format!("example.com/label-{number}"), json!("x".repeat(40))))
+        .collect();
+    let huge = |name: &str, ip: &str| {
+        object(json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "annotations": {"example.com/blob": padding}, "labels": many},
+            "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80}]},
+        }))
+    };
+    let mut kernel = FakeKernel::new(Limits::default());
+    let mut driver = Driver::new(&Limits::default(), &mut kernel).unwrap();
+    let objects = [
+        huge("service-0", "10.96.0.0"),
+        huge("other", "10.96.0.1"),
+        slice(0, 0, 3),
+    ];
+    driver.start(&objects, &[]);
+    timed("plan two Services of two megabytes each", || settle(&mut driver));
+    assert_eq!(driver.model.describe().services, 2);
+    assert_eq!(driver.model.describe().backends, 3);
+    assert!(
+        driver.problems().is_empty(),
+        "{:?}",
+        driver.model.problems().len()
+    );
 }

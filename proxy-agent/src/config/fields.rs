@@ -73,7 +73,6 @@ const fn unused(name: &'static str, form: Form, what: &'static str) -> Field {
 }
 
 const CONNTRACK: &str = "weir keeps its own table of connections and leaves the kernel's alone";
-const LOCAL: &str = "weir changes the source only where the answer would not come back otherwise, whatever the client's range";
 const MASQUERADE: &str = "weir sets no marks";
 const NO_RULES: &str = "weir writes no rules: a change is one row, written at once";
 const IPVS: &str = "weir is not IPVS";
@@ -113,7 +112,7 @@ pub(super) const FIELDS: &[Field] = &[
         Form::Number,
         "weir makes three requests and keeps them open",
     ),
-    unused("clusterCIDR", Form::Text, LOCAL),
+    used("clusterCIDR", Form::Text, "as `--cluster-cidr`"),
     unused(
         "configSyncPeriod",
         Form::Text,
@@ -127,9 +126,17 @@ pub(super) const FIELDS: &[Field] = &[
     unused("conntrack.tcpEstablishedTimeout", Form::Text, CONNTRACK),
     unused("conntrack.udpStreamTimeout", Form::Text, CONNTRACK),
     unused("conntrack.udpTimeout", Form::Text, CONNTRACK),
-    unused("detectLocal.bridgeInterface", Form::Text, LOCAL),
-    unused("detectLocal.interfaceNamePrefix", Form::Text, LOCAL),
-    unused("detectLocalMode", Form::Text, LOCAL),
+    used(
+        "detectLocal.bridgeInterface",
+        Form::Text,
+        "as `--pod-bridge-interface`",
+    ),
+    used(
+        "detectLocal.interfaceNamePrefix",
+        Form::Text,
+        "as `--pod-interface-name-prefix`",
+    ),
+    used("detectLocalMode", Form::Text, "as `--detect-local-mode`"),
     unused("enableProfiling", Form::Bool, "there is no profile over HTTP"),
     used(
         "featureGates",
@@ -147,7 +154,11 @@ pub(super) const FIELDS: &[Field] = &[
         Form::Bool,
         "`false` as `--iptables-localhost-nodeports=false`",
     ),
-    unused("iptables.masqueradeAll", Form::Bool, LOCAL),
+    used(
+        "iptables.masqueradeAll",
+        Form::Bool,
+        "as `--masquerade-all`, if `mode` is not `nftables`",
+    ),
     unused("iptables.masqueradeBit", Form::Number, MASQUERADE),
     unused("iptables.minSyncPeriod", Form::Text, NO_RULES),
     unused("iptables.syncPeriod", Form::Text, NO_RULES),
@@ -170,7 +181,11 @@ pub(super) const FIELDS: &[Field] = &[
         "as `--metrics-bind-address`; empty means the default",
     ),
     unused("mode", Form::Text, "weir is the mode"),
-    unused("nftables.masqueradeAll", Form::Bool, LOCAL),
+    used(
+        "nftables.masqueradeAll",
+        Form::Bool,
+        "as `--masquerade-all`, if `mode` is `nftables`",
+    ),
     unused("nftables.masqueradeBit", Form::Number, MASQUERADE),
     unused("nftables.minSyncPeriod", Form::Text, NO_RULES),
     unused("nftables.syncPeriod", Form::Text, NO_RULES),

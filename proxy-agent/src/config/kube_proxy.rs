@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::fields::{FIELDS, Field, Form};
 use super::gates;
+use super::masquerade::MasqueradeFields;
 use crate::http::{BindAddress, BindAddressError};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
@@ -36,6 +37,8 @@ pub struct KubeProxyConfiguration {
     pub localhost_node_ports: Option<bool>,
     /// `featureGates.AllowServiceExternalIPs`
     pub external_ips: Option<bool>,
+    /// `masqueradeAll`, `detectLocalMode` and what goes with them.
+    pub masquerade: MasqueradeFields,
     /// Fields that are set and have no meaning here.
     pub without_meaning: Vec<String>,
     /// Fields that nobody knows: a newer kube-proxy's, or a slip.
@@ -102,6 +105,14 @@ pub enum Mistake {
         /// What to write.
         wanted: &'static str,
     },
+    /// No mode.
+    #[error(
+        "detectLocalMode is {found:?}, and must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix"
+    )]
+    LocalMode {
+        /// The value.
+        found: String,
+    },
     /// No ranges.
     #[error("nodePortAddresses: {0}")]
     NodePortAddresses(#[from] NodePortAddressesError),
@@ -144,6 +155,7 @@ impl KubeProxyConfiguration {
             .pointer("/iptables/localhostNodePorts")
             .and_then(Value::as_bool);
         found.external_ips = gates::in_file(&root, gates::EXTERNAL_IPS);
+        found.masquerade = MasqueradeFields::read(&root)?;
         Ok(found)
     }
 
@@ -248,7 +260,7 @@ fn says_nothing(value: &Value) -> bool {
 }
 
 /// A text that says something.
-fn word<'r>(root: &'r Value, pointer: &str) -> Option<&'r str> {
+pub(super) fn word<'r>(root: &'r Value, pointer: &str) -> Option<&'r str> {
     root.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
 }
 

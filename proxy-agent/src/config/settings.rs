@@ -8,6 +8,7 @@ use proxy_model::{NodePortAddresses, NodePortAddressesError};
 use super::AgentFlags;
 use super::gates::{self, Gate};
 use super::kube_proxy::{ConfigurationError, KubeProxyConfiguration};
+use super::masquerade::{LocalModeError, Sources};
 use crate::http::{self, BindAddress};
 use crate::source::kube::KubeconfigFile;
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub localhost_node_ports: bool,
     /// Whether `externalIPs` are served.
     pub external_ips: bool,
+    /// Whose address endpoints see, and who is a pod of this node.
+    pub sources: Sources,
     /// Where questions are answered.
     pub http: http::Options,
     /// One line about what the file sets in vain.
@@ -45,6 +48,9 @@ pub enum SettingsError {
     /// Not ranges.
     #[error("--nodeport-addresses: {0}")]
     NodePortAddresses(#[from] NodePortAddressesError),
+    /// Who is a pod.
+    #[error(transparent)]
+    LocalMode(#[from] LocalModeError),
 }
 
 impl AgentFlags {
@@ -63,6 +69,7 @@ impl AgentFlags {
             .then(|| NodePortAddresses::parse(&self.nodeport_addresses))
             .transpose()?;
         let node_name = self.node_name.clone().or(file.hostname_override);
+        let sources = self.masquerade.over(file.masquerade)?;
         Ok(Settings {
             node_name: node_name
                 .filter(|name| !name.is_empty())
@@ -76,6 +83,7 @@ impl AgentFlags {
             external_ips: Gate::last(&self.feature_gates, gates::EXTERNAL_IPS)
                 .or(file.external_ips)
                 .unwrap_or(true),
+            sources,
             http: http::Options {
                 healthz: self
                     .healthz_bind_address

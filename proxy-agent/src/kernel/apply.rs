@@ -40,6 +40,7 @@ impl Maps {
             Step::PutAddress { address, row } => self.addresses.put(address, *row),
             Step::PutNodePorts { first, last } => self.put_node_ports(*first, *last),
             Step::PutServiceCidrs { row } => self.service_cidrs.put(0, row),
+            Step::PutLocalSources { row } => self.local_sources.put(0, row),
             Step::DeleteService { key } => self.services.delete(key),
             Step::RetireBackend { id } => self.retire(*id),
             Step::DeleteAddress { address } => self.addresses.delete(address),

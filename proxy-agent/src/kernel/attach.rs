@@ -32,8 +32,9 @@ pub(super) const SOCKET_HOOKS: [&str; 8] = [
 ];
 
 /// The packet programs.
-pub(super) const CLASSIFIERS: [&str; 6] = [
+pub(super) const CLASSIFIERS: [&str; 7] = [
     "pod_ingress",
+    "guest_ingress",
     "uplink_ingress",
     "uplink_l3_ingress",
     "pod_egress",
@@ -96,9 +97,10 @@ pub(super) const fn program_for(class: Class, side: Side) -> Option<&'static str
     match (class, side) {
         (Class::Ignored, _) => None,
         (Class::Pod, Side::Ingress) => Some("pod_ingress"),
+        (Class::Guest, Side::Ingress) => Some("guest_ingress"),
         (Class::Uplink, Side::Ingress) => Some("uplink_ingress"),
         (Class::UplinkL3, Side::Ingress) => Some("uplink_l3_ingress"),
-        (Class::Pod, Side::Egress) => Some("pod_egress"),
+        (Class::Pod | Class::Guest, Side::Egress) => Some("pod_egress"),
         (Class::Uplink, Side::Egress) => Some("uplink_egress"),
         (Class::UplinkL3, Side::Egress) => Some("uplink_l3_egress"),
     }
@@ -107,7 +109,7 @@ pub(super) const fn program_for(class: Class, side: Side) -> Option<&'static str
 /// The class whose ingress program has this name, which the kernel cuts.
 fn class_of(program: &str) -> Option<Class> {
     const KEPT: usize = 15;
-    [Class::Pod, Class::Uplink, Class::UplinkL3]
+    [Class::Pod, Class::Guest, Class::Uplink, Class::UplinkL3]
         .into_iter()
         .find(|class| {
             program_for(*class, Side::Ingress)
@@ -317,6 +319,7 @@ mod tests {
     #[test]
     fn a_class_is_known_by_its_program_as_the_kernel_names_it() {
         assert_eq!(class_of("pod_ingress"), Some(Class::Pod));
+        assert_eq!(class_of("guest_ingress"), Some(Class::Guest));
         assert_eq!(class_of("uplink_ingress"), Some(Class::Uplink));
         assert_eq!(class_of("uplink_l3_ingre"), Some(Class::UplinkL3));
         for other in ["", "uplink", "pod_egress", "uplink_l3_egres"] {

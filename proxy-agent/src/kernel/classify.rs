@@ -5,6 +5,8 @@
 pub enum Class {
     /// Its other end is in a pod.
     Pod,
+    /// It is as a pod's, but the operator says that there is none behind it.
+    Guest,
     /// It leads to other nodes or to the outside.
     Uplink,
     /// An uplink without Ethernet header.
@@ -42,10 +44,10 @@ pub(super) fn decide(node_read: bool, class: Class, held: impl FnOnce() -> Held)
     match class {
         Class::Uplink | Class::UplinkL3 => Decision::Serve(class),
         Class::Ignored if node_read => Decision::Release,
-        Class::Pod if node_read => Decision::Serve(class),
-        Class::Pod | Class::Ignored => match held() {
+        Class::Pod | Class::Guest if node_read => Decision::Serve(class),
+        Class::Pod | Class::Guest | Class::Ignored => match held() {
             Held::As(before) => Decision::Serve(before),
-            Held::Nothing if class == Class::Pod => Decision::Serve(class),
+            Held::Nothing if class != Class::Ignored => Decision::Serve(class),
             Held::Nothing | Held::Unknown => Decision::Leave,
         },
     }
@@ -58,6 +60,27 @@ pub struct Rules {
     pub uplinks: Vec<String>,
     /// `--pod-interface`.
     pub pods: Vec<String>,
+    /// Which of the interfaces that look like pods' are pods'; all, if nothing is said.
+    pub pod_interfaces: Option<PodInterfaces>,
+}
+
+/// kube-proxy's `detectLocalMode`, as far as it goes by interfaces. A port of a bridge counts as the bridge too, because
+/// that is what kube-proxy sees of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PodInterfaces {
+    /// `BridgeInterface`: this one, and its ports.
+    Bridge(String),
+    /// `InterfaceNamePrefix`: those whose names begin so.
+    Prefix(String),
+}
+
+impl PodInterfaces {
+    fn have(&self, name: &str) -> bool {
+        match self {
+            Self::Bridge(bridge) => name == bridge,
+            Self::Prefix(prefix) => name.starts_with(prefix.as_str()),
+        }
+    }
 }
 
 /// The facts about an interface that decide.
@@ -72,6 +95,8 @@ pub(super) struct Facts<'a> {
     pub(super) kind: &'a str,
     /// The kind of the interface that this one is a port or member of; empty if it is none.
     pub(super) controller: &'a str,
+    /// That interface's name.
+    pub(super) controller_name: &'a str,
     pub(super) loopback: bool,
     /// Whether packets on it begin with an Ethernet header.
     pub(super) ethernet: bool,
@@ -83,6 +108,16 @@ pub(super) struct Facts<'a> {
 
 /// Decides.
 pub(super) fn classify(facts: &Facts<'_>, rules: &Rules) -> Class {
+    let names = [facts.name, facts.controller_name];
+    let is_pod = |pods: &PodInterfaces| names.into_iter().any(|name| pods.have(name));
+    match guess(facts, rules) {
+        Class::Pod if !rules.pod_interfaces.as_ref().is_none_or(is_pod) => Class::Guest,
+        class => class,
+    }
+}
+
+/// By kind and place, whatever is said of pods.
+fn guess(facts: &Facts<'_>, rules: &Rules) -> Class {
     let uplink = if facts.ethernet {
         Class::Uplink
     } else {
@@ -250,6 +285,7 @@ mod tests {
         let rules = Rules {
             uplinks: vec!["eth*".to_owned()],
             pods: vec!["pod?".to_owned(), "lo".to_owned()],
+            pod_interfaces: None,
         };
         let classify = |facts| classify(&facts, &rules);
         assert_eq!(
@@ -271,8 +307,39 @@ mod tests {
     }
 
     #[test]
+    fn what_the_operator_does_not_call_a_pod_is_a_guest() {
+        let veth = |name| Facts {
+            peer_elsewhere: true,
+            ..facts(name, "veth")
+        };
+        let port = |controller_name| Facts {
+            controller: "bridge",
+            controller_name,
+            ..veth("veth1")
+        };
+        let with = |pods: PodInterfaces, facts| {
+            let rules = Rules {
+                pod_interfaces: Some(pods),
+                ..Rules::default()
+            };
+            classify(&facts, &rules)
+        };
+        let bridge = || PodInterfaces::Bridge("cni0".to_owned());
+        assert_eq!(with(bridge(), port("cni0")), Class::Pod);
+        assert_eq!(with(bridge(), port("docker0")), Class::Guest);
+        assert_eq!(with(bridge(), veth("veth1")), Class::Guest);
+        let prefix = |prefix: &str| PodInterfaces::Prefix(prefix.to_owned());
+        assert_eq!(with(prefix("cali"), veth("cali12")), Class::Pod);
+        assert_eq!(with(prefix("cali"), veth("lxc12")), Class::Guest);
+        assert_eq!(with(prefix("cni"), port("cni0")), Class::Pod);
+        // What is no pod's anyway stays what it is.
+        assert_eq!(with(prefix("cali"), facts("eth0", "")), Class::Uplink);
+        assert_eq!(with(prefix("cali"), facts("dummy0", "dummy")), Class::Ignored);
+    }
+
+    #[test]
     fn until_the_node_is_read_an_adopted_interface_keeps_its_class() {
-        for class in [Class::Pod, Class::Ignored] {
+        for class in [Class::Pod, Class::Guest, Class::Ignored] {
             let before = |held| decide(false, class, || held);
             assert_eq!(before(Held::As(Class::Uplink)), Decision::Serve(Class::Uplink));
             assert_eq!(
@@ -284,6 +351,7 @@ mod tests {
         }
         let new = |class| decide(false, class, || Held::Nothing);
         assert_eq!(new(Class::Pod), Decision::Serve(Class::Pod));
+        assert_eq!(new(Class::Guest), Decision::Serve(Class::Guest));
         assert_eq!(new(Class::Ignored), Decision::Leave);
         // A default route makes an uplink, whatever the Node says.
         let uplink = decide(false, Class::Uplink, || Held::As(Class::Pod));

@@ -9,8 +9,8 @@ use aya::maps::{Map, MapData, MapInfo, MapType, PerCpuArray};
 use proxy_common::maps as names;
 use proxy_common::{
     Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow,
-    FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, Meta, MonitorLease, NodeConfig, PortWord, Service,
-    ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
+    FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, LocalSources, Meta, MonitorLease, NodeConfig, PortWord,
+    Service, ServiceCidrs, ServiceKey, ServiceName, Socket, SocketKey, SourceKey, SourceRange, limits,
 };
 
 use super::bpffs::{BpffsError, Lock};
@@ -94,10 +94,11 @@ const fn shape<K, V>(name: &'static str, kind: MapType, rows: usize) -> Shape {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 24] = [
+pub(super) const SHAPES: [Shape; 25] = [
     shape::<Ip, Address>(names::ADDRESSES, MapType::Hash, limits::ADDRESSES),
     shape::<u32, FilterWord>(names::ADDRESS_FILTER, MapType::Array, limits::ADDRESS_FILTER),
     shape::<u32, ServiceCidrs>(names::SERVICE_CIDRS, MapType::Array, 1),
+    shape::<u32, LocalSources>(names::LOCAL_SOURCES, MapType::Array, 1),
     shape::<ServiceKey, Service>(names::SERVICES, MapType::Hash, limits::SERVICES),
     shape::<u32, Backend>(names::BACKENDS, MapType::Array, limits::BACKENDS),
     shape::<u32, BackendState>(names::BACKEND_STATE, MapType::Array, limits::BACKEND_STATE),
@@ -162,6 +163,7 @@ pub struct Maps {
     pub(super) pins: Pins,
     pub(super) addresses: Filtered,
     pub(super) service_cidrs: Slots<ServiceCidrs>,
+    pub(super) local_sources: Slots<LocalSources>,
     pub(super) services: Rows<ServiceKey, Service>,
     pub(super) backends: Slots<Backend>,
     pub(super) states: Slots<BackendState>,
@@ -189,6 +191,7 @@ impl Maps {
         Ok(Self {
             addresses: Filtered::new(rows(pins, names::ADDRESSES)?, slots(pins, names::ADDRESS_FILTER)?),
             service_cidrs: slots(pins, names::SERVICE_CIDRS)?,
+            local_sources: slots(pins, names::LOCAL_SOURCES)?,
             services: rows(pins, names::SERVICES)?,
             backends: slots(pins, names::BACKENDS)?,
             states: slots(pins, names::BACKEND_STATE)?,

@@ -44,7 +44,7 @@ mod table;
 pub use attach::{AttachError, Programs};
 pub use bpffs::{BpffsError, running_agent};
 pub(crate) use cgroup::cgroup_root;
-pub use classify::{Class, Rules};
+pub use classify::{Class, PodInterfaces, Rules};
 pub use cleanup::{CleanupError, cleanup};
 pub use clock::monotonic_seconds;
 pub use events::EventReader;

@@ -156,7 +156,8 @@ impl Network {
         Facts {
             name: &link.name,
             kind: &link.kind,
-            controller: self.controller(link),
+            controller: self.controller(link).map_or("", |controller| &controller.kind),
+            controller_name: self.controller(link).map_or("", |controller| &controller.name),
             loopback: link.loopback,
             ethernet: link.ethernet,
             peer_elsewhere: link.peer_elsewhere,
@@ -164,10 +165,8 @@ impl Network {
         }
     }
 
-    fn controller(&self, link: &Link) -> &str {
-        link.controller
-            .and_then(|index| self.links.get(&index))
-            .map_or("", |controller| controller.kind.as_str())
+    fn controller(&self, link: &Link) -> Option<&Link> {
+        self.links.get(&link.controller?)
     }
 
     /// The node's own address of each family: an `InternalIP` of the Node, or else one of an interface with a default

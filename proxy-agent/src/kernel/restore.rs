@@ -27,6 +27,7 @@ impl Maps {
             addresses: self.addresses.all()?,
             node_ports: (config.node_port_first, config.node_port_last),
             service_cidrs: self.service_cidrs.get(0)?,
+            local_sources: self.local_sources.get(0)?,
             services,
         })
     }

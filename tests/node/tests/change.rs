@@ -69,7 +69,7 @@ fn a_backend_scaled_away_and_back_twenty_times() -> Result<()> {
 }
 
 #[test]
-fn long_connections_stay_with_a_backend_that_is_leaving() -> Result<()> {
+fn p11_long_connections_stay_with_a_backend_that_is_leaving() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use weir_node::services::{REMOTE, SOLO, TARGET, TWIN, WEB, family};
 use weir_node::{By, World, can_run, figures};
 
 #[test]
-fn a_pod_reaches_itself() -> Result<()> {
+fn p15_a_pod_reaches_itself() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
@@ -140,7 +140,7 @@ fn one_udp_socket_to_two_services_with_one_backend() -> Result<()> {
 }
 
 #[test]
-fn a_direct_connection_uses_the_port_of_an_earlier_one() -> Result<()> {
+fn p6_a_direct_connection_uses_the_port_of_an_earlier_one() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }

@@ -92,7 +92,7 @@ fn has_loop(node: &Node) -> Result<bool> {
 
 /// As traceroute sees it: this node, the backend's node, the backend. Each says that it is there.
 #[test]
-fn a_node_that_sends_packets_on_is_a_hop() -> Result<()> {
+fn p16_a_node_that_sends_packets_on_is_a_hop() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
@@ -117,7 +117,7 @@ fn a_node_that_sends_packets_on_is_a_hop() -> Result<()> {
 
 /// Two Services that are each other's endpoints: a packet goes round until its hops are used up, and no longer.
 #[test]
-fn services_that_are_each_others_endpoints_send_nothing_round_for_ever() -> Result<()> {
+fn p15_services_that_are_each_others_endpoints_send_nothing_round_for_ever() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }

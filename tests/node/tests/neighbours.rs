@@ -66,7 +66,7 @@ fn assert_all_paths(world: &World) -> Result<()> {
 }
 
 #[test]
-fn strict_reverse_path_and_no_invalid_packets() -> Result<()> {
+fn p7_strict_reverse_path_and_no_invalid_packets() -> Result<()> {
     if !can_run(&["nft"]) {
         return Ok(());
     }

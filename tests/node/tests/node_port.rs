@@ -187,7 +187,7 @@ fn a_port_that_is_no_node_port_is_left_alone() -> Result<()> {
 }
 
 #[test]
-fn host_processes_reach_node_ports_at_localhost() -> Result<()> {
+fn p13_host_processes_reach_node_ports_at_localhost() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }

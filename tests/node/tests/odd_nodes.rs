@@ -40,7 +40,7 @@ fn source_ports(world: &World) -> Result<Vec<u64>> {
 }
 
 #[test]
-fn source_ports_keep_out_of_the_way_of_the_node() -> Result<()> {
+fn p8_source_ports_keep_out_of_the_way_of_the_node() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }

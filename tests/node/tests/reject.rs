@@ -92,7 +92,7 @@ fn a_service_without_endpoints_is_refused_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_port_that_the_service_does_not_have_is_refused_at_once() -> Result<()> {
+fn p15_a_port_that_the_service_does_not_have_is_refused_at_once() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }

@@ -107,7 +107,7 @@ fn begin(world: &World, pods: &[&Pod]) -> Result<()> {
 }
 
 #[test]
-fn a_host_process_is_told_that_its_endpoint_is_gone() -> Result<()> {
+fn p10_a_host_process_is_told_that_its_endpoint_is_gone() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
@@ -170,7 +170,7 @@ fn assert_told(world: &World, target: SocketAddr) -> Result<()> {
 }
 
 #[test]
-fn everybody_leaves_a_backend_that_dies() -> Result<()> {
+fn p10_everybody_leaves_a_backend_that_dies() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
@@ -189,7 +189,7 @@ fn everybody_leaves_a_backend_that_dies() -> Result<()> {
 }
 
 #[test]
-fn everybody_waits_while_there_is_no_endpoint() -> Result<()> {
+fn p10_everybody_waits_while_there_is_no_endpoint() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
@@ -216,7 +216,7 @@ fn everybody_waits_while_there_is_no_endpoint() -> Result<()> {
 }
 
 #[test]
-fn everybody_leaves_a_backend_that_is_not_ready_and_may_return() -> Result<()> {
+fn p10_everybody_leaves_a_backend_that_is_not_ready_and_may_return() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use proxy_common::{
     Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip,
-    NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    LocalSources, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;
@@ -37,6 +37,10 @@ impl Tables for Frozen<'_> {
 
     fn service_cidrs(&self) -> Option<&ServiceCidrs> {
         self.0.service_cidrs()
+    }
+
+    fn local_sources(&self) -> Option<&LocalSources> {
+        self.0.local_sources()
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use proxy_common::{
     Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Direction, FilterBit, Flow,
-    FlowKey, Fragment, FragmentKey, Ip, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey,
-    SourceKey, SourceRange, limits,
+    FlowKey, Fragment, FragmentKey, Ip, LocalSources, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket,
+    SocketKey, SourceKey, SourceRange, limits,
 };
 use proxy_datapath::Tables;
 use proxy_datapath::flow::Change;
@@ -27,6 +27,8 @@ pub struct Memory {
     pub addresses: HashMap<Ip, Address>,
     /// `SERVICE_CIDRS`.
     pub service_cidrs: ServiceCidrs,
+    /// `LOCAL_SOURCES`.
+    pub local_sources: LocalSources,
     /// `SERVICES`.
     pub services: HashMap<ServiceKey, Service>,
     /// `SOURCE_RANGES`, each with the bits of its key that count.
@@ -157,6 +159,10 @@ impl Tables for Memory {
 
     fn service_cidrs(&self) -> Option<&ServiceCidrs> {
         Some(&self.service_cidrs)
+    }
+
+    fn local_sources(&self) -> Option<&LocalSources> {
+        Some(&self.local_sources)
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {

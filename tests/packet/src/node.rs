@@ -10,7 +10,8 @@
 
 use proxy_common::{
     Address, AddressKind, AffinityBackend, Algorithm, Backend, BackendRange, BackendState, Cidr,
-    FrontendKind, Ip, NodeConfig, Scope, Service, ServiceCidrs, ServiceKey, SourceKey, SourceRange,
+    FrontendFlag, FrontendKind, Ip, LocalSources, NodeConfig, Scope, Service, ServiceCidrs, ServiceKey,
+    SourceKey, SourceRange, TrafficPolicy,
 };
 
 pub use crate::network::{routes, table};
@@ -160,6 +161,8 @@ pub struct Rows {
     pub addresses: Vec<(Ip, Address)>,
     /// `SERVICE_CIDRS`.
     pub service_cidrs: ServiceCidrs,
+    /// `LOCAL_SOURCES`.
+    pub local_sources: LocalSources,
     /// `SOURCE_RANGES`, each with the bits of its key that count.
     pub sources: Vec<(u32, SourceKey, SourceRange)>,
     /// `SERVICES`.
@@ -259,6 +262,45 @@ pub const fn loopback(v6: bool) -> Ip {
     }
 }
 
+/// What the operator may say about sources, beyond the default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Masquerade {
+    /// `--masquerade-all`.
+    All,
+    /// `--masquerade-external`.
+    External,
+    /// `--detect-local-mode ClusterCIDR` with a range of this one address.
+    AllBut(Host),
+}
+
+impl Rows {
+    /// The rows of a node whose operator said so.
+    #[must_use]
+    pub fn with(mut self, masquerade: Masquerade) -> Self {
+        let only = |ip| Cidr {
+            first: ip,
+            mask: Ip { bytes: [0xff; 16] },
+        };
+        let services = self.services.iter_mut().map(|(_, row)| row);
+        match masquerade {
+            Masquerade::All => services
+                .filter(|row| row.kind == FrontendKind::ClusterIp.code())
+                .for_each(|row| row.flags |= FrontendFlag::Masqueraded.code()),
+            Masquerade::External => services
+                .filter(|row| row.kind != FrontendKind::ClusterIp.code())
+                .filter(|row| row.policy == TrafficPolicy::Cluster.code())
+                .for_each(|row| row.flags |= FrontendFlag::Masqueraded.code()),
+            Masquerade::AllBut(host) => {
+                self.local_sources = LocalSources {
+                    v4: only(host.ip(false)),
+                    v6: only(host.ip(true)),
+                }
+            }
+        }
+        self
+    }
+}
+
 /// 10.96.0.0/16, and the same of IPv6.
 fn service_cidrs() -> ServiceCidrs {
     let mut cidrs = ServiceCidrs::default();
@@ -329,13 +371,13 @@ fn add_frontends(rows: &mut Rows, spec: &Spec, service: Service, v6: bool) {
             scope: scope.code(),
         };
         if !rows.services.iter().any(|(other, _)| *other == key) {
-            let guarded = u8::from(spec.name == GUARDED && kind == FrontendKind::LoadBalancer);
+            let guarded = spec.name == GUARDED && kind == FrontendKind::LoadBalancer;
             let kind = kind.code();
             rows.services.push((
                 key,
                 Service {
                     kind,
-                    guarded,
+                    flags: if guarded { FrontendFlag::Guarded.code() } else { 0 },
                     ..service
                 },
             ));
@@ -376,7 +418,7 @@ fn service(spec: &Spec, base: u32, id: u32) -> Service {
         algorithm: Algorithm::RoundRobin.code(),
         kind: FrontendKind::ClusterIp.code(),
         policy: spec.policy.code(),
-        guarded: 0,
+        flags: 0,
     }
 }
 

@@ -58,6 +58,7 @@ impl Pair {
             config: rows.config,
             addresses: rows.addresses.iter().copied().collect(),
             service_cidrs: rows.service_cidrs,
+            local_sources: rows.local_sources,
             services: rows.services.iter().copied().collect(),
             sources: rows.sources.clone(),
             backends: rows.backends.iter().copied().collect(),

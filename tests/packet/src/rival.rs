@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::{Result, ensure};
 use proxy_common::{
     Address, Affinity, AffinityKey, Backend, BackendState, Flow, FlowKey, Fragment, FragmentKey, Ip,
-    NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
+    LocalSources, NodeConfig, Service, ServiceCidrs, ServiceKey, Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::flow::Change;
 use proxy_datapath::tables::{Inserted, Room, Route, RouteQuery, RouteResult};
@@ -116,6 +116,10 @@ impl Tables for Rival<'_> {
 
     fn service_cidrs(&self) -> Option<&ServiceCidrs> {
         self.memory.service_cidrs()
+    }
+
+    fn local_sources(&self) -> Option<&LocalSources> {
+        self.memory.local_sources()
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {

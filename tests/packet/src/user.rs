@@ -46,6 +46,8 @@ impl Caller for Socket {
 pub enum Program {
     /// From a pod.
     PodIngress,
+    /// From what is no pod, where pods are.
+    GuestIngress,
     /// From an uplink.
     UplinkIngress,
     /// From an uplink without link headers.
@@ -60,8 +62,9 @@ pub enum Program {
 
 impl Program {
     /// Every packet program.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PodIngress,
+        Self::GuestIngress,
         Self::UplinkIngress,
         Self::UplinkL3Ingress,
         Self::PodEgress,
@@ -73,6 +76,7 @@ impl Program {
     pub const fn name(self) -> &'static str {
         match self {
             Self::PodIngress => "pod_ingress",
+            Self::GuestIngress => "guest_ingress",
             Self::UplinkIngress => "uplink_ingress",
             Self::UplinkL3Ingress => "uplink_l3_ingress",
             Self::PodEgress => "pod_egress",
@@ -85,7 +89,7 @@ impl Program {
     pub const fn is_ingress(self) -> bool {
         matches!(
             self,
-            Self::PodIngress | Self::UplinkIngress | Self::UplinkL3Ingress
+            Self::PodIngress | Self::GuestIngress | Self::UplinkIngress | Self::UplinkL3Ingress
         )
     }
 
@@ -114,6 +118,7 @@ impl Arrival {
         Place {
             interface: self.interface,
             uplink: matches!(self.program, Program::UplinkIngress | Program::UplinkL3Ingress),
+            guest: matches!(self.program, Program::GuestIngress),
             ethernet: self.program.ethernet(),
         }
     }

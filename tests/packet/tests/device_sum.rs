@@ -52,7 +52,7 @@ fn run(packets: impl Fn(bool) -> Vec<(&'static str, Arrival, i32)>) -> Result<()
 
 /// On through the stack: the addresses and ports of the packet, and of what it quotes.
 #[test]
-fn a_packet_that_is_translated() -> Result<()> {
+fn p1_a_packet_that_is_translated() -> Result<()> {
     run(|v6| {
         let pod: Endpoint = (Host::Pod1.ip(v6), 40_000);
         let (frontend, backend) = ((Host::Vip(45).ip(v6), 8080), (Host::Pod2.ip(v6), 8080));
@@ -83,7 +83,7 @@ fn a_packet_that_is_translated() -> Result<()> {
 
 /// Past the stack, with one hop less: the hop limit of IPv6 is in no checksum of the packet.
 #[test]
-fn a_packet_that_goes_past_the_stack() -> Result<()> {
+fn p1_a_packet_that_goes_past_the_stack() -> Result<()> {
     run(|v6| {
         let client: Endpoint = (Host::Outside(7).ip(v6), 50_000);
         let frontend: Endpoint = (Host::Node.ip(v6), 30443);
@@ -109,7 +109,7 @@ fn a_packet_that_goes_past_the_stack() -> Result<()> {
 /// In the place of the packet: a reset, and errors. Each packet is as long as its answer, as the kernel gives the sum up
 /// when a packet gets another length.
 #[test]
-fn a_packet_that_is_answered() -> Result<()> {
+fn p1_a_packet_that_is_answered() -> Result<()> {
     run(|v6| {
         let pod: Endpoint = (Host::Pod1.ip(v6), 40_000);
         let (client, frontend) = ((Host::Outside(7).ip(v6), 50_000), (Host::Node.ip(v6), 30443));

@@ -32,7 +32,7 @@ fn mapped((source, source_port): (Ip, u16), (destination, port): (Ip, u16), flag
 
 /// RFC 4291, 2.5.5.2: such addresses do not belong on the wire, and one would hit the rows of IPv4 connections.
 #[test]
-fn an_ipv6_packet_does_not_reach_ipv4_rows() -> Result<()> {
+fn p3_an_ipv6_packet_does_not_reach_ipv4_rows() -> Result<()> {
     let mut pair = pair()?;
     let (client, frontend) = ((Host::Pod1.ip(false), 40_000), (Host::Vip(40).ip(false), 443));
     let outcome = from_pod(&mut pair, mapped(client, frontend, SYN))?;
@@ -86,7 +86,7 @@ fn a_slot_that_nobody_wrote_is_no_backend() -> Result<()> {
 
 /// RFC 8200, 4.5: what follows the fragment header of a later fragment is data, whatever it looks like.
 #[test]
-fn data_of_a_later_fragment_is_no_header() -> Result<()> {
+fn p4_data_of_a_later_fragment_is_no_header() -> Result<()> {
     let mut pair = pair()?;
     let ends = ((Host::Pod1.ip(true), 40_000), (Host::Vip(53).ip(true), 53));
     let fragments = Craft::udp(ends.0, ends.1)
@@ -105,7 +105,7 @@ fn data_of_a_later_fragment_is_no_header() -> Result<()> {
 /// A protocol that weir does not serve: dropped on a ClusterIP, which is on no machine, and the host's business on the
 /// node's own addresses.
 #[test]
-fn another_protocol_does_not_leave_for_a_cluster_ip() -> Result<()> {
+fn p3_another_protocol_does_not_leave_for_a_cluster_ip() -> Result<()> {
     let mut pair = pair()?;
     let client = (Host::Pod1.ip(false), 40_000);
     for (destination, wanted) in [
@@ -121,7 +121,7 @@ fn another_protocol_does_not_leave_for_a_cluster_ip() -> Result<()> {
 
 /// A group or nobody gets no answer (RFC 1122, 3.2.2): it would be sent to many, or to none.
 #[test]
-fn nobody_but_a_host_is_answered() -> Result<()> {
+fn p12_nobody_but_a_host_is_answered() -> Result<()> {
     let mut pair = pair()?;
     for source in [[224, 0, 0, 1], [0, 0, 0, 0], [127, 0, 0, 1], [255, 255, 255, 255]] {
         let client = (Ip::v4(source), 40_000);
@@ -185,7 +185,7 @@ fn a_full_flow_table_leaves_no_half() -> Result<()> {
 
 /// Every prefix of a packet, so that no length is too short to be read safely.
 #[test]
-fn packets_cut_off_anywhere_do_no_harm() -> Result<()> {
+fn p3_packets_cut_off_anywhere_do_no_harm() -> Result<()> {
     let mut pair = pair()?;
     for v6 in [false, true] {
         let (client, frontend) = ((Host::Pod1.ip(v6), 40_000), (Host::Vip(40).ip(v6), 443));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use proxy_common::Reason;
 use weir_packet::generate::Generator;
 use weir_packet::kernel::Kernel;
-use weir_packet::node;
+use weir_packet::node::{self, Host, Masquerade, Rows};
 use weir_packet::pair::{Pair, uptime};
 
 /// Packets before both worlds are compared as a whole and begin anew.
@@ -26,6 +26,16 @@ fn number(name: &str) -> Result<Option<u64>> {
     }
 }
 
+/// The first batch and every fourth after it is of a node whose operator says nothing about sources.
+fn masqueraded(rows: Rows, batch: u64) -> Rows {
+    match batch % 4 {
+        1 => rows.with(Masquerade::All),
+        2 => rows.with(Masquerade::External),
+        3 => rows.with(Masquerade::AllBut(Host::Pod1)),
+        _ => rows,
+    }
+}
+
 fn run(mut pair: Pair, packets: u64, seed: u64) -> Result<BTreeMap<String, u64>> {
     let mut told = BTreeMap::new();
     let mut done = 0;
@@ -33,7 +43,7 @@ fn run(mut pair: Pair, packets: u64, seed: u64) -> Result<BTreeMap<String, u64>>
     while done < packets {
         // Every third batch has so few source ports that they run out.
         let rows = node::rows(if batch % 3 == 2 { 2 } else { 20_000 });
-        pair.reset(&rows)?;
+        pair.reset(&masqueraded(rows, batch))?;
         let mut generator = Generator::new(seed.wrapping_add(batch));
         for index in 0..BATCH.min(packets - done) {
             let (_, outcome) = generator.step(&mut pair).with_context(|| {

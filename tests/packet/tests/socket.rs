@@ -4,7 +4,7 @@ use proxy_common::{Direction, Ip, Reason, SocketKey};
 use proxy_datapath::socket::{Answer, Call, Caller, from_backend, to_service};
 use proxy_datapath::tables::Tables as _;
 use weir_packet::memory::Memory;
-use weir_packet::node::{self, Host};
+use weir_packet::node::{self, Host, Masquerade, Rows};
 use weir_packet::user::{SOURCE_PORT, Socket};
 
 const TCP: u8 = 6;
@@ -20,7 +20,10 @@ const POD: Socket = Socket {
 };
 /// The node's rows, with all cursors at zero.
 fn memory() -> Memory {
-    let rows = node::rows(20_000);
+    memory_of(node::rows(20_000))
+}
+
+fn memory_of(rows: Rows) -> Memory {
     Memory {
         config: rows.config,
         addresses: rows.addresses.into_iter().collect(),
@@ -310,6 +313,30 @@ fn other_ports_of_a_load_balancer_are_left_to_the_host_unless_they_are_to_be_rej
     let refused = Answer::Refuse(Reason::RejectUndefinedPort);
     assert_eq!(connect(&memory, POD, TCP, balancer), refused);
     assert_eq!(connect(&memory, POD, TCP, node), Answer::Leave, "the node's own");
+}
+
+#[test]
+fn a_pod_whose_backend_shall_see_the_node_is_left_to_its_packets() {
+    let (cluster_ip, node_port) = ((vip(40), 443), (Host::Node.ip(false), 30443));
+    let policy_local = (Host::Node.ip(false), 30081);
+    let backend = Answer::Use(Host::Remote(6).ip(false), 8443);
+    let memory = memory_of(node::rows(20_000).with(Masquerade::All));
+    assert_eq!(connect(&memory, POD, TCP, cluster_ip), Answer::Leave);
+    assert_eq!(
+        connect(&memory, HOST, TCP, cluster_ip),
+        backend,
+        "its address is the node's"
+    );
+    assert_eq!(connect(&memory, POD, TCP, node_port), backend);
+    // By UDP too, and the port is marked: a datagram past the packets may use the same tuple.
+    assert_eq!(send(&memory, POD, (vip(43), 53)), Answer::Leave);
+    assert!(memory.is_shared(SOURCE_PORT));
+    let memory = memory_of(node::rows(20_000).with(Masquerade::External));
+    assert_eq!(connect(&memory, POD, TCP, cluster_ip), backend);
+    assert_eq!(connect(&memory, POD, TCP, node_port), Answer::Leave);
+    assert_eq!(connect(&memory, HOST, TCP, node_port), backend);
+    let local = connect(&memory, POD, TCP, policy_local);
+    assert!(matches!(local, Answer::Use(..)), "{local:?}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn every_program_stays_within_bounds() -> Result<()> {
             row.name, row.verified, row.translated, row.jited, row.stack
         );
     }
-    assert_eq!(rows.len(), 14, "programs in the object");
+    assert_eq!(rows.len(), 15, "programs in the object");
     for Row {
         name,
         verified,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use proxy_common::Ip;
-use proxy_model::{Kind, Limits, Object, ObjectName, parse_address};
+use proxy_model::{Kind, Limits, Masquerade, Object, ObjectName, PodRanges, parse_address};
 
 /// A scenario file.
 #[derive(Clone, Debug)]
@@ -17,6 +17,10 @@ pub struct Case {
     pub local: Vec<Ip>,
     /// Sizes of the maps.
     pub limits: Limits,
+    /// `--masquerade-all`, `--masquerade-external`.
+    pub masquerade: Masquerade,
+    /// `--detect-local-mode`, as far as it is about ranges.
+    pub pods: PodRanges,
     /// The complete lists at the start.
     pub objects: Vec<Object>,
     /// What happens, and what is compared, each with its line.
@@ -102,12 +106,17 @@ impl Case {
                 .filter_map(parse_address)
                 .collect(),
             limits: Limits::default(),
+            masquerade: Masquerade::default(),
+            pods: PodRanges::default(),
             objects: Vec::new(),
             sections: Vec::new(),
         };
         let mut has_objects = false;
         for raw in raws {
-            let opening = matches!(raw.title.as_str(), "local" | "limits" | "objects");
+            let opening = matches!(
+                raw.title.as_str(),
+                "local" | "limits" | "masquerade" | "pods" | "objects"
+            );
             if opening == has_objects {
                 return Err(error(
                     raw.line,
@@ -154,6 +163,8 @@ impl Case {
                 return Ok(());
             }
             "limits" => return self.add_limits(&raw.body),
+            "masquerade" => return self.add_masquerade(&raw.body),
+            "pods" => return self.add_pods(&raw.body),
             "objects" => {
                 self.objects = objects(&raw.body)?;
                 return Ok(());
@@ -168,6 +179,27 @@ impl Case {
             other => return Err(format!("unknown section --- {other}")),
         };
         self.sections.push((raw.line, section));
+        Ok(())
+    }
+
+    fn add_masquerade(&mut self, body: &str) -> Result<(), String> {
+        for line in body.lines() {
+            match line {
+                "all" => self.masquerade.all = true,
+                "external" => self.masquerade.external = true,
+                _ => return Err(format!("{line} is neither all nor external")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The ranges of `ClusterCIDR`, or the mode `NodeCIDR`.
+    fn add_pods(&mut self, body: &str) -> Result<(), String> {
+        let lines: Vec<&str> = body.lines().collect();
+        self.pods = match lines.as_slice() {
+            ["NodeCIDR"] => PodRanges::OfNode,
+            ranges => PodRanges::parse(ranges).map_err(|error| error.to_string())?,
+        };
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use proxy_common::Ip;
 use proxy_model::{Change, GRACE, Kind, Limits, LocalAddress, Model, Object, ObjectName, Options};
 
 use crate::Kernel;
-use crate::case::Event;
+use crate::case::{Case, Event};
 use crate::promises::Promises;
 
 /// The node of every scenario.
@@ -37,6 +37,21 @@ impl Driver {
             limits: *limits,
             ..Options::new(NODE, 7)
         };
+        Self::with(options, kernel)
+    }
+
+    /// The agent of a case.
+    pub fn of(case: &Case, kernel: &mut dyn Kernel) -> Result<Self, String> {
+        let options = Options {
+            limits: case.limits,
+            masquerade: case.masquerade,
+            pod_ranges: case.pods.clone(),
+            ..Options::new(NODE, 7)
+        };
+        Self::with(options, kernel)
+    }
+
+    fn with(options: Options, kernel: &mut dyn Kernel) -> Result<Self, String> {
         let rows = kernel.rows()?;
         let promises = Promises::new(&rows);
         let model = Model::new(options.clone(), rows);

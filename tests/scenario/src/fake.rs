@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proxy_common::{
-    Address, AffinityBackend, Backend, BackendRange, BackendState, Ip, Service, ServiceCidrs, ServiceKey,
-    ServiceName,
+    Address, AffinityBackend, Backend, BackendRange, BackendState, Ip, LocalSources, Service, ServiceCidrs,
+    ServiceKey, ServiceName,
 };
 use proxy_model::{Adopted, Limits, NO_NODE_PORTS, Prefix, Step};
 
@@ -24,6 +24,7 @@ pub struct FakeKernel {
     addresses: BTreeMap<Ip, Address>,
     node_ports: (u16, u16),
     service_cidrs: ServiceCidrs,
+    local_sources: LocalSources,
     /// Positions of the steps that fail, counted from the first that was ever tried.
     pub failing: Vec<usize>,
     /// Of every so many steps about one fails; 0 for none.
@@ -51,6 +52,7 @@ impl FakeKernel {
             addresses: BTreeMap::new(),
             node_ports: NO_NODE_PORTS,
             service_cidrs: ServiceCidrs::default(),
+            local_sources: LocalSources::default(),
             failing: Vec::new(),
             one_in: 0,
             tried: 0,
@@ -139,6 +141,7 @@ impl FakeKernel {
             }
             Step::PutNodePorts { first, last } => self.node_ports = (*first, *last),
             Step::PutServiceCidrs { row } => self.service_cidrs = *row,
+            Step::PutLocalSources { row } => self.local_sources = *row,
             Step::DeleteService { key } => {
                 self.services.remove(key);
             }
@@ -279,6 +282,7 @@ impl Kernel for FakeKernel {
                 .collect(),
             node_ports: self.node_ports,
             service_cidrs: self.service_cidrs,
+            local_sources: self.local_sources,
         })
     }
 }

@@ -100,7 +100,7 @@ pub fn run_with(
         path: case.path.clone(),
         what,
     };
-    let mut driver = Driver::new(&case.limits, kernel).map_err(broken)?;
+    let mut driver = Driver::of(case, kernel).map_err(broken)?;
     driver.start(&case.objects, &case.local);
     driver.settle(kernel).map_err(broken)?;
     for (position, (_, section)) in case.sections.iter().enumerate() {

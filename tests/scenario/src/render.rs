@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use proxy_common::{
-    AddressKind, Backend, BackendRange, FrontendKind, Protocol, Scope, Service, ServiceKey, ServiceName,
-    TrafficPolicy,
+    AddressKind, Backend, BackendRange, FrontendFlag, FrontendKind, Protocol, Scope, Service, ServiceKey,
+    ServiceName, TrafficPolicy,
 };
 use proxy_model::{Adopted, Prefix};
 
@@ -19,13 +19,18 @@ pub fn rows(rows: &Adopted) -> String {
     for (key, row) in &services {
         let _ = writeln!(
             text,
-            "{} {} {}",
+            "{} {}{} {}",
             frontend(key),
             policy(row),
+            if row.has(FrontendFlag::Masqueraded) {
+                " masqueraded"
+            } else {
+                ""
+            },
             name(names.get(&row.id))
         );
         text.push_str(&targets(row, &backends));
-        if row.guarded == 1 {
+        if row.has(FrontendFlag::Guarded) {
             text.push_str(&sources(row, rows));
         }
     }
@@ -50,6 +55,12 @@ pub fn rows(rows: &Adopted) -> String {
         let bits = u128::from_be_bytes(cidr.mask.bytes).count_ones();
         if let Some(range) = Prefix::from_row(cidr.first, bits).filter(|_| bits > 0) {
             let _ = writeln!(text, "ClusterIPs are in {range}");
+        }
+    }
+    for cidr in [rows.local_sources.v4, rows.local_sources.v6] {
+        let bits = u128::from_be_bytes(cidr.mask.bytes).count_ones();
+        if let Some(range) = Prefix::from_row(cidr.first, bits).filter(|_| bits > 0) {
+            let _ = writeln!(text, "pods are in {range}");
         }
     }
     let (first, last) = rows.node_ports;

@@ -1,6 +1,7 @@
 //! Our own rules, the ones that no other tool knows. CONTRIBUTING.md gives the reason for each.
 
 mod documents;
+mod hard_cases;
 mod rust;
 mod text;
 
@@ -42,6 +43,7 @@ pub(crate) fn run() -> Result<()> {
         findings.extend(maps(file));
     }
     findings.extend(documents::decisions(&files));
+    findings.extend(hard_cases::check(&files));
     findings.sort();
     for Finding { path, line, what } in &findings {
         eprintln!("{path}:{line}: {what}");

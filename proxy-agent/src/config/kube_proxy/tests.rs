@@ -15,15 +15,15 @@ fn the_file_of_kubeadm_says_where_the_api_server_is_and_little_else() {
     let expected = KubeProxyConfiguration {
         kubeconfig: Some("/var/lib/kube-proxy/kubeconfig.conf".into()),
         bind_address: Some("0.0.0.0".parse().unwrap()),
-        without_meaning: vec!["clusterCIDR".to_owned()],
+        masquerade: MasqueradeFields {
+            masquerade_all: Some(false),
+            cluster_cidr: Some("10.244.0.0/16,fd00:10:244::/56".to_owned()),
+            ..MasqueradeFields::default()
+        },
         ..KubeProxyConfiguration::default()
     };
     assert_eq!(found, expected);
-    let warning = found.warning(Path::new("/config.conf")).unwrap();
-    assert!(
-        warning
-            .starts_with("/config.conf sets fields that change nothing (no meaning for weir: clusterCIDR);")
-    );
+    assert_eq!(found.warning(Path::new("/config.conf")), None);
 }
 
 /// Sets every text that says nothing.

@@ -401,3 +401,38 @@ fn the_clusterip_of_the_api_server_is_known_by_what_the_kubelet_tells() {
         assert_eq!(is_cluster_ip(host, told), expected, "{host} {told}");
     }
 }
+
+#[tokio::test]
+async fn n22_an_object_of_a_megabyte_arrives() {
+    for streams in [Streams::Yes, Streams::Refused] {
+        let api = server(streams).await;
+        let huge = |ip: &str| {
+            let mut object = service(ip);
+            object["metadata"]["annotations"] = json!({"example.com/blob": "x".repeat(1 << 20)});
+            object
+        };
+        api.put("services", "b", &huge("10.0.0.2"));
+        let mut mirror = Mirror::of(&api);
+        mirror.becomes(&ALL).await;
+        // And as an event.
+        api.put("services", "b", &huge("10.0.0.22"));
+        mirror.becomes(&[ALL[0], ("b", "10.0.0.22"), ALL[2]]).await;
+    }
+}
+
+#[tokio::test]
+async fn n23_ten_thousand_services_in_one_page() {
+    let api = server(Streams::Refused).await;
+    api.state().page = usize::MAX - 1;
+    let name = |number: usize| format!("many-{number:05}");
+    let ip = |number: usize| format!("10.1.{}.{}", number / 256, number % 256);
+    for number in 0..10_000 {
+        api.put("services", &name(number), &service(&ip(number)));
+    }
+    let mut mirror = Mirror::of(&api);
+    let many: Vec<_> = (0..10_000).map(|number| (name(number), ip(number))).collect();
+    let many = many.iter().map(|(name, ip)| (name.as_str(), ip.as_str()));
+    let all: Vec<_> = ALL.into_iter().chain(many).collect();
+    mirror.becomes(&all).await;
+    assert!(!api.state().asked.iter().any(|one| one.contains("continue=")));
+}

@@ -19,6 +19,8 @@ pub(super) struct Conversation {
     frontend: Endpoint,
     /// Where the client's packets come in.
     port: Port,
+    /// Whether that is an interface of no pod's.
+    guest: bool,
     ethernet: bool,
     /// What the backend sees: source and itself.
     seen: Option<(Endpoint, Endpoint)>,
@@ -85,6 +87,7 @@ impl Conversation {
             client,
             frontend,
             port,
+            guest: random.percent(10),
             ethernet,
             seen: None,
             step: 0,
@@ -254,6 +257,7 @@ impl Conversation {
 
     fn at_client(&self, bytes: Vec<u8>, random: &mut Random) -> Arrival {
         let program = match self.port {
+            Port::Pod1 | Port::Pod2 if self.guest => Program::GuestIngress,
             Port::Pod1 | Port::Pod2 => Program::PodIngress,
             Port::Uplink | Port::Overlay => Program::UplinkIngress,
             Port::Tunnel => Program::UplinkL3Ingress,

@@ -17,8 +17,8 @@ use aya::{Ebpf, EbpfLoader};
 use proxy_agent::kernel::for_this_kernel;
 use proxy_common::{
     Address, Affinity, AffinityBackend, AffinityKey, Backend, BackendState, Cursor, FilterWord, Flow,
-    FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, NodeConfig, PortWord, Service, ServiceCidrs,
-    ServiceKey, SourceKey, SourceRange, maps,
+    FlowKey, Fragment, FragmentKey, InterfaceUse, Ip, LocalSources, NodeConfig, PortWord, Service,
+    ServiceCidrs, ServiceKey, SourceKey, SourceRange, maps,
 };
 use proxy_datapath::{Scratch, tables::Route};
 use rustix::io::Errno;
@@ -51,6 +51,7 @@ struct Tables {
     filter: Array<MapData, FilterWord>,
     interface_flows: Array<MapData, InterfaceUse>,
     service_cidrs: Array<MapData, ServiceCidrs>,
+    local_sources: Array<MapData, LocalSources>,
     services: HashMap<MapData, ServiceKey, Service>,
     sources: LpmTrie<MapData, SourceKey, SourceRange>,
     backends: Array<MapData, Backend>,
@@ -266,6 +267,7 @@ impl Tables {
             filter: map(maps::ADDRESS_FILTER)?.try_into()?,
             interface_flows: map(maps::INTERFACE_FLOWS)?.try_into()?,
             service_cidrs: map(maps::SERVICE_CIDRS)?.try_into()?,
+            local_sources: map(maps::LOCAL_SOURCES)?.try_into()?,
             services: map(maps::SERVICES)?.try_into()?,
             sources: map(maps::SOURCE_RANGES)?.try_into()?,
             backends: map(maps::BACKENDS)?.try_into()?,

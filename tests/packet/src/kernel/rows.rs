@@ -36,6 +36,7 @@ impl Kernel {
         }
         self.set_filter(rows)?;
         self.rows.service_cidrs.set(0, &rows.service_cidrs, 0)?;
+        self.rows.local_sources.set(0, &rows.local_sources, 0)?;
         for port in rows.shared {
             let bit = PortBit::of(*port);
             let mut word = self.rows.shared.get(&bit.word, 0)?;

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use proxy_common::{
-    AddressKind, Backend, FlowKey, FrontendKind, Hook, Ip, Reason, Scope, Service, ServiceKey, TrafficPolicy,
+    Address, AddressKind, Backend, FlowKey, FrontendFlag, FrontendKind, Hook, Ip, Reason, Scope, Service,
+    ServiceKey, TrafficPolicy,
 };
 use proxy_datapath::service::lets_in;
 use proxy_datapath::{Scratch, Verdict};
@@ -81,12 +82,23 @@ pub(super) fn asked(memory: &Memory, arrival: &Arrival, packet: &Decoded) -> Opt
             .get(&key(Ip::UNSPECIFIED, node_port))
             .filter(|_| node)
     })?;
-    if service.guarded != 0 && !lets_in(memory, &service, &packet.source) {
+    if service.has(FrontendFlag::Guarded) && !lets_in(memory, &service, &packet.source) {
         return None;
     }
-    let inside = !arrival.place().uplink && service.kind != FrontendKind::ClusterIp.code();
+    let inside = is_pod(memory, arrival, packet) && service.kind != FrontendKind::ClusterIp.code();
     let local = service.policy == TrafficPolicy::Local.code() && !inside;
     Some((service, local))
+}
+
+/// Whether a packet is a pod's of this node, by where it comes in and by its address.
+fn is_pod(memory: &Memory, arrival: &Arrival, packet: &Decoded) -> bool {
+    arrival.program == Program::PodIngress && memory.local_sources.have(&packet.source)
+}
+
+/// Whether the operator wants the source of a connection to be changed, wherever its backend is.
+fn masquerades(memory: &Memory, arrival: &Arrival, (packet, service): (&Decoded, &Service)) -> bool {
+    let cluster_ip = service.kind == FrontendKind::ClusterIp.code();
+    service.has(FrontendFlag::Masqueraded) || (cluster_ip && !is_pod(memory, arrival, packet))
 }
 
 /// The backends of a service that a packet may be sent to.
@@ -107,8 +119,12 @@ fn listed(memory: &Memory, arrival: &Arrival, before: &Decoded, after: &Decoded)
     let chosen = chosen.with_context(|| format!("sent to {after:?}, which is not in {listed:?}"))?;
     let hidden = after.source != before.source;
     let away = arrival.place().uplink && chosen.local == 0;
+    let wanted = away || masquerades(memory, arrival, (before, &service));
+    let is_node = |address| memory.addresses.get(address).is_some_and(Address::is_node);
+    let wanted = wanted && !is_node(&chosen.address) || chosen.address == before.source;
+    // The node's own address may stand there already: somebody has forged it.
     ensure!(
-        hidden == (away || chosen.address == before.source),
+        hidden == wanted || (wanted && is_node(&before.source)),
         "source address changed: {hidden}"
     );
     Ok(*chosen)
@@ -124,7 +140,9 @@ fn there_and_back(
     let program = match (before.source != after.source, arrival.program.ethernet()) {
         (true, true) => Program::UplinkIngress,
         (true, false) => Program::UplinkL3Ingress,
-        (false, true) if arrival.program == Program::PodIngress => Program::PodEgress,
+        (false, true) if matches!(arrival.program, Program::PodIngress | Program::GuestIngress) => {
+            Program::PodEgress
+        }
         (false, true) => Program::UplinkEgress,
         (false, false) => Program::UplinkL3Egress,
     };

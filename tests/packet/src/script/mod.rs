@@ -12,7 +12,7 @@
 //! `redirect REASON INTERFACE NEXT-HOP PACKET` (with one hop less, unless its `ttl` is written). Between packets: `age SECONDS`, `evict HOOK PROTOCOL A:P > B:P`,
 //! `state HOOK PROTOCOL A:P > B:P STATE`, `flows NUMBER` (in both tables), `half-open NUMBER`, `backend SERVICE INDEX dead|serving|reused`,
 //! `last SERVICE out|in` (of its cluster's set), `sticks CLIENT SERVICE cluster|local INDEX|nowhere`,
-//! `service SERVICE gone|back`, `snat PORTS` (at the beginning), `chosen SERVICE INDEX TIMES`.
+//! `service SERVICE gone|back`, `snat PORTS` and `masquerade all|external|HOST` (at the beginning; all but HOST), `guest INTERFACE`, `chosen SERVICE INDEX TIMES`.
 
 mod words;
 
@@ -21,7 +21,7 @@ use proxy_common::{AffinityKey, BackendSet, BackendState, FlowKey, FlowState, Ho
 use proxy_datapath::Verdict;
 
 use crate::decode::decode;
-use crate::node::{self, Port};
+use crate::node::{self, Masquerade, Port, Rows};
 use crate::pair::{Pair, hex};
 use crate::services::SPECS;
 use crate::user::{Arrival, Outcome, Program};
@@ -36,10 +36,12 @@ pub fn run(text: &str, pair: &mut Pair, v6: bool) -> Result<()> {
     let mut stage = Stage {
         pair,
         v6,
+        rows: node::rows(20_000),
+        guest: None,
         last: Vec::new(),
         outcome: None,
     };
-    stage.reset(20_000)?;
+    stage.reset()?;
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         let words: Vec<_> = line.split_whitespace().collect();
@@ -57,6 +59,9 @@ pub fn run(text: &str, pair: &mut Pair, v6: bool) -> Result<()> {
 struct Stage<'a> {
     pair: &'a mut Pair,
     v6: bool,
+    rows: Rows,
+    /// An interface of no pod's.
+    guest: Option<Port>,
     /// What came out of the hook before, from its IP header on.
     last: Vec<u8>,
     outcome: Option<(Arrival, Outcome)>,
@@ -64,12 +69,21 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     /// All cursors at zero, so that a script can say who is next.
-    fn reset(&mut self, ports: u16) -> Result<()> {
-        let mut rows = node::rows(ports);
-        for (_, next) in &mut rows.cursors {
+    fn reset(&mut self) -> Result<()> {
+        for (_, next) in &mut self.rows.cursors {
             *next = 0;
         }
-        self.pair.reset(&rows)
+        self.pair.reset(&self.rows)
+    }
+
+    fn masquerade(&mut self, whom: &str) -> Result<()> {
+        let masquerade = match whom {
+            "all" => Masquerade::All,
+            "external" => Masquerade::External,
+            host => Masquerade::AllBut(words::host(host)?),
+        };
+        self.rows = std::mem::take(&mut self.rows).with(masquerade);
+        self.reset()
     }
 
     fn line(&mut self, words: &[&str]) -> Result<()> {
@@ -78,7 +92,15 @@ impl Stage<'_> {
             ["in", port, packet @ ..] => self.send(words::port(port)?, true, packet),
             ["out", port, packet @ ..] => self.send(words::port(port)?, false, packet),
             ["->", verdict @ ..] => self.expect(verdict),
-            ["snat", ports] => self.reset(ports.parse()?),
+            ["snat", ports] => {
+                self.rows.config.snat_ports = ports.parse()?;
+                self.reset()
+            }
+            ["masquerade", whom] => self.masquerade(whom),
+            ["guest", port] => {
+                self.guest = Some(words::port(port)?);
+                Ok(())
+            }
             ["age", seconds] => self.pair.age(seconds.parse()?),
             ["evict", key @ ..] => {
                 let key = self.key(key)?;
@@ -131,6 +153,7 @@ impl Stage<'_> {
             "the packet before has no outcome written down"
         );
         let program = match (ingress, port) {
+            (true, guest) if self.guest == Some(guest) => Program::GuestIngress,
             (true, Port::Pod1 | Port::Pod2) => Program::PodIngress,
             (true, Port::Uplink | Port::Overlay) => Program::UplinkIngress,
             (true, Port::Tunnel) => Program::UplinkL3Ingress,

@@ -60,12 +60,17 @@ pub(super) fn port(word: &str) -> Result<Port> {
 
 /// A host's address.
 pub(super) fn address(word: &str, v6: bool) -> Result<Ip> {
-    let digits = word
-        .find(|letter: char| letter.is_ascii_digit())
-        .unwrap_or(word.len());
     if word == "localhost" {
         return Ok(loopback(v6));
     }
+    Ok(host(word)?.ip(v6))
+}
+
+/// A host.
+pub(super) fn host(word: &str) -> Result<Host> {
+    let digits = word
+        .find(|letter: char| letter.is_ascii_digit())
+        .unwrap_or(word.len());
     let (name, number) = word.split_at(digits);
     let number = number.parse::<u8>();
     Ok(match (name, number) {
@@ -82,9 +87,10 @@ pub(super) fn address(word: &str, v6: bool) -> Result<Ip> {
         ("warrior", Ok(n)) => Host::Warrior(n),
         ("vip", Ok(n)) => Host::Vip(n),
         ("lb", Ok(n)) => Host::Balancer(n),
-        _ => bail!("no host {word}: node, gate, overlay, tunnel, pod1, pod2, lost, router, remoteN, outN, warriorN, vipN, lbN"),
-    }
-    .ip(v6))
+        _ => bail!(
+            "no host {word}: node, gate, overlay, tunnel, pod1, pod2, lost, router, remoteN, outN, warriorN, vipN, lbN"
+        ),
+    })
 }
 
 /// `host:port`.
