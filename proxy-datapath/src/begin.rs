@@ -10,7 +10,7 @@ use core::hint::black_box;
 
 use proxy_common::{Address, AddressKind, Direction, Nat, NodeConfig, Reason};
 
-use crate::parse::{ACK, RST, SYN, TCP, UDP};
+use crate::parse::{ACK, RST, SYN, UDP};
 use crate::scratch::{Place, Scratch};
 use crate::tables::{Inserted, Room, RouteQuery, RouteResult, Tables};
 use crate::{flow, select, service, snat};
@@ -57,7 +57,7 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), R
     if service.guarded != 0 && !service::lets_in(tables, &service, &s.key.source) {
         return Err(Reason::DropSourceRange);
     }
-    if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
+    if s.key.protocol != UDP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
         return Err(Reason::RejectUnknownFlow);
     }
     s.flow.service = service.id;

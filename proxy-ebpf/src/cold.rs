@@ -1,4 +1,4 @@
-//! What is asked at the begin of a flow and once a second, as functions of their own.
+//! What is asked at the begin of a flow and once a second, and for few packets only, as functions of their own.
 //!
 //! verifier: they are global functions (hence the names that stay). Such a function is verified once, for whatever numbers it is
 //! given, and its callers go on with whatever number it gives; inlined, each way through it would be a case of its own for all
@@ -7,8 +7,9 @@
 use core::hint::black_box;
 
 use proxy_common::Reason;
+use proxy_datapath::sctp::Sums;
 use proxy_datapath::snat::{self, Claim, Reach};
-use proxy_datapath::{Scratch, begin, half_open, keep};
+use proxy_datapath::{Scratch, begin, half_open, keep, sctp};
 
 use crate::maps;
 use crate::tables::Kernel;
@@ -57,6 +58,28 @@ pub(crate) fn claim(now: u32, reach: Reach, s: &mut Scratch) -> Claim {
 #[inline(always)]
 pub(crate) fn find_half_open(s: &mut Scratch) -> bool {
     call(s, || weir_find_half_open()) != 0
+}
+
+/// [`sctp::flags`].
+#[inline(always)]
+pub(crate) fn sctp_flags(chunk: u8, tag: [u8; 4]) -> u8 {
+    weir_sctp_flags(u32::from(chunk), u32::from_ne_bytes(tag)) as u8
+}
+
+/// [`sctp::sums`].
+#[inline(always)]
+pub(crate) fn sctp_sums(old: [u8; 4], ports: u32, length: u16, others: u32) -> Sums {
+    let both = weir_sctp_sums(u32::from_ne_bytes(old), ports, u32::from(length), others);
+    Sums {
+        checksum: (both as u32).to_ne_bytes(),
+        device: (both >> 32) as u32,
+    }
+}
+
+/// [`sctp::abort`].
+#[inline(always)]
+pub(crate) fn abort_sctp(is_known: bool, s: &mut Scratch) -> bool {
+    call(s, || weir_abort_sctp(u32::from(is_known))) != 0
 }
 
 /// [`keep::keep`].
@@ -123,4 +146,31 @@ extern "C" fn weir_find_half_open() -> u32 {
     // SAFETY: as there.
     let s = unsafe { &mut *scratch };
     u32::from(half_open::find(&Kernel::NOWHERE, s))
+}
+
+/// [`sctp::flags`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_sctp_flags(chunk: u32, tag: u32) -> u32 {
+    u32::from(sctp::flags(chunk as u8, tag.to_ne_bytes()))
+}
+
+/// [`sctp::sums`], both in one number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_sctp_sums(old: u32, ports: u32, length: u32, others: u32) -> u64 {
+    let sums = sctp::sums(old.to_ne_bytes(), ports, length as u16, others);
+    u64::from(sums.device) << 32 | u64::from(u32::from_ne_bytes(sums.checksum))
+}
+
+/// [`sctp::abort`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_abort_sctp(is_known: u32) -> u32 {
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: as there.
+    let s = unsafe { &mut *scratch };
+    u32::from(sctp::abort(is_known != 0, s))
 }

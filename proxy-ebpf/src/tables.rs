@@ -293,6 +293,16 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn sctp_flags(&self, chunk: u8, tag: [u8; 4]) -> u8 {
+        cold::sctp_flags(chunk, tag)
+    }
+
+    #[inline(always)]
+    fn abort_sctp(&self, is_known: bool, s: &mut Scratch) -> bool {
+        cold::abort_sctp(is_known, s)
+    }
+
+    #[inline(always)]
     fn may_be_half_open(&self, port: u16) -> bool {
         is_set(&maps::HALF_OPEN_PORTS, port)
     }
