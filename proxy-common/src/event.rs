@@ -23,7 +23,7 @@ byte_enum! {
 
         /// Passed: to an address of this node, but to no frontend.
         PassNotFrontend = 16,
-        /// Passed: neither TCP nor UDP, to an address of this node; or ICMP to a ClusterIP (echo, for example).
+        /// Passed: neither TCP, UDP nor SCTP, to an address of this node; or ICMP to a ClusterIP (echo, for example).
         PassProtocol = 17,
         /// Passed: a header that cannot be read, to no address of weir's.
         PassMalformed = 18,
@@ -32,13 +32,13 @@ byte_enum! {
         RejectNoEndpoints = 32,
         /// Rejected: the ClusterIP has no such port.
         RejectUndefinedPort = 33,
-        /// Rejected: a TCP packet in mid-stream whose flow is not known, so its backend is not either.
+        /// Rejected: a TCP or SCTP packet in mid-stream whose flow is not known, so its backend is not either.
         RejectUnknownFlow = 34,
         /// Answered with "fragmentation needed" or "packet too big": does not fit the way to the backend.
         RejectTooBig = 35,
         /// Answered with "time exceeded": has come too far to be sent on to another node, or from a pod to itself.
         RejectHopLimit = 36,
-        /// Rejected: a TCP connection whose backend left its service and does not answer any more.
+        /// Rejected: a TCP connection or SCTP association whose backend left its service and does not answer any more.
         RejectGoneBackend = 37,
 
         /// Dropped: traffic policy Local, and no endpoint on this node.
@@ -55,7 +55,7 @@ byte_enum! {
         DropFlowTable = 53,
         /// Dropped: the backend's row is missing.
         DropBackendMissing = 54,
-        /// Dropped: a RST or an ICMP error of no known flow, which nothing may answer.
+        /// Dropped: a RST, an ABORT or HEARTBEAT of SCTP, or an ICMP error of no known flow, which nothing may answer.
         DropUnanswerable = 55,
         /// Dropped: the kernel refused the rewrite.
         DropRewrite = 56,
@@ -71,6 +71,8 @@ byte_enum! {
         DropUnallocated = 61,
         /// Dropped: nobody can have this source address: a loopback's, a group's, nobody's, or a ClusterIP.
         DropForgedSource = 62,
+        /// Dropped: a fragment of an SCTP packet whose ports would have to change, and with them a checksum over all fragments.
+        DropSctpFragment = 63,
     }
 }
 

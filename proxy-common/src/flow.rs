@@ -122,6 +122,8 @@ byte_enum! {
 byte_enum! {
     /// A bit of a flow's state: what one side has shown.
     ///
+    /// What is said of TCP is true of SCTP, by the chunks that mean the same (INIT is a SYN, ABORT a RST).
+    ///
     /// Bits, because both sides can show something at once, on two CPUs: each sets its own and neither is lost. And
     /// because what was no end after all can be taken back.
     pub enum FlowBit {

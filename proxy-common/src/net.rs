@@ -137,6 +137,8 @@ pub enum Protocol {
     Tcp,
     /// UDP, 17.
     Udp,
+    /// SCTP, 132.
+    Sctp,
 }
 
 impl Protocol {
@@ -146,6 +148,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 
@@ -155,6 +158,7 @@ impl Protocol {
         match number {
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
             _ => None,
         }
     }
@@ -165,6 +169,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         })
     }
 }

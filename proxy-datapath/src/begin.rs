@@ -6,37 +6,40 @@
 //!                       (snat.rs)                         ╰─▶ give the reservation back, go on with theirs
 //! ```
 
-use core::hint::black_box;
-
 use proxy_common::{
     Address, AddressKind, Direction, FrontendFlag, FrontendKind, Ip, Nat, NodeConfig, Reason,
 };
 
-use crate::parse::{ACK, RST, SYN, TCP, UDP};
+use crate::parse::{ACK, RST, SYN, UDP};
 use crate::scratch::{Place, Scratch};
 use crate::tables::{Inserted, Room, RouteQuery, RouteResult, Tables};
 use crate::{flow, select, service, snat};
 
 /// What a new flow is decided by.
-pub(crate) struct Situation {
-    pub(crate) place: Place,
-    pub(crate) config: NodeConfig,
-    pub(crate) address: Address,
-    pub(crate) kind: AddressKind,
-    pub(crate) now: u32,
+#[derive(Clone, Copy, Debug)]
+pub struct Situation {
+    /// Where its first packet is met.
+    pub place: Place,
+    /// The node's configuration.
+    pub config: NodeConfig,
+    /// What the packet's destination is to this node.
+    pub address: Address,
+    /// The same, as a kind.
+    pub kind: AddressKind,
+    /// Monotonic seconds.
+    pub now: u32,
 }
 
 /// Makes the flow of a packet that has none, and leaves it in [`Scratch::flow`]; says whether it is a new one.
 #[inline(always)]
 pub(crate) fn flow(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<Reason, Reason> {
-    choose(tables, at, s)?;
-    // However the backend was found, from here on it is one case for the verifier.
-    begin(tables, at, black_box(s))
+    tables.choose(at, s)?;
+    begin(tables, at, s)
 }
 
 /// Finds the service and picks a backend, into [`Scratch::pick`].
 #[inline(always)]
-fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), Reason> {
+pub fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), Reason> {
     if at.kind.is_cluster_ip() && at.place.uplink {
         return Err(Reason::DropExternalToClusterIp);
     }
@@ -59,7 +62,7 @@ fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), R
     if service.has(FrontendFlag::Guarded) && !service::lets_in(tables, &service, &s.key.source) {
         return Err(Reason::DropSourceRange);
     }
-    if s.key.protocol == TCP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
+    if s.key.protocol != UDP && s.packet.tcp_flags & (SYN | ACK | RST) != SYN {
         return Err(Reason::RejectUnknownFlow);
     }
     s.flow.service = service.id;

@@ -51,6 +51,12 @@ pub const fn diff_pair(old: [u8; 2], new: [u8; 2]) -> u64 {
     (u16::from_ne_bytes(new) as u64) + (0xffff - u16::from_ne_bytes(old) as u64)
 }
 
+/// Difference when four bytes at an even offset become others.
+#[inline(always)]
+pub const fn diff_word(old: [u8; 4], new: [u8; 4]) -> u64 {
+    (u32::from_ne_bytes(new) as u64) + (0xffff_ffff - u32::from_ne_bytes(old) as u64)
+}
+
 /// Sum of bytes as 16-bit words, a last odd byte padded with zero.
 #[inline(always)]
 pub fn sum_bytes(bytes: &[u8]) -> u64 {

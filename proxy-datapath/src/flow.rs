@@ -6,12 +6,14 @@
 //!              ╰──────────────────────────────┴────── RST ──────┴──▶ Reset
 //! ```
 //!
+//! What is said of TCP is true of SCTP, whose chunks are read as TCP's flags (`sctp.rs`).
+//!
 //! Each side's ends are bits of their own ([`FlowBit`]), set by that side's packets only. A reset side that goes on
 //! sending was not reset: somebody else's RST cannot end a connection whose ends ignore it (RFC 5961, 3.2).
 
 use proxy_common::{Direction, Flow, FlowBit, FlowKey, FlowState, Hook, Nat};
 
-use crate::parse::{ACK, FIN, RST, SYN, TCP};
+use crate::parse::{ACK, FIN, RST, SCTP, SYN, UDP};
 
 /// Seconds after which the ports of a fragmented datagram are another datagram's: Linux reassembles for as long
 /// (`net.ipv4.ipfrag_time`).
@@ -28,21 +30,28 @@ pub const GONE_AFTER: u32 = 5;
 /// because sequence numbers are not tracked, and a RST that its receiver ignored must not cost an idle connection its
 /// flow before either side has had time to send a keepalive and so take it back. A flood of RSTs does not fill the
 /// table: what is idle longest is evicted first.
+///
+/// SCTP: an association that is idle sends a HEARTBEAT every 30 s or so, hence 210 s. The kernel's 3 s for a handshake and for
+/// an end are shorter than the first retransmission of an INIT (3 s, then doubled), which would go to another backend, and of a
+/// SHUTDOWN: so a handshake has TCP's 60 s, and an end the 300 s after which its sender gives up (RFC 9260, 9.2).
 #[inline(always)]
 pub const fn timeout(protocol: u8, state: u8) -> u32 {
     let state = FlowState::of(state);
-    if protocol == TCP {
-        match state {
-            FlowState::Established => 86_400,
-            FlowState::ClientClosed | FlowState::BackendClosed => 3_600,
-            FlowState::Reset => 120,
-            FlowState::New => 60,
-            FlowState::Closed => 10,
-        }
-    } else if matches!(state, FlowState::Established) {
-        180
-    } else {
-        30
+    if protocol == UDP {
+        return if matches!(state, FlowState::Established) {
+            180
+        } else {
+            30
+        };
+    }
+    match state {
+        FlowState::Established if protocol == SCTP => 210,
+        FlowState::ClientClosed | FlowState::BackendClosed if protocol == SCTP => 300,
+        FlowState::Established => 86_400,
+        FlowState::ClientClosed | FlowState::BackendClosed => 3_600,
+        FlowState::Reset => 120,
+        FlowState::New => 60,
+        FlowState::Closed => 10,
     }
 }
 
@@ -57,7 +66,7 @@ pub const fn expired(flow: &Flow, now: u32) -> bool {
 #[inline(always)]
 pub const fn replaceable(flow: &Flow, now: u32) -> bool {
     expired(flow, now)
-        || (flow.protocol == TCP && matches!(FlowState::of(flow.state), FlowState::Closed | FlowState::Reset))
+        || (flow.protocol != UDP && matches!(FlowState::of(flow.state), FlowState::Closed | FlowState::Reset))
 }
 
 /// Whether a packet from the backend answers a SYN that this flow did not send: the flow is over, and its client has
@@ -66,7 +75,7 @@ pub const fn replaceable(flow: &Flow, now: u32) -> bool {
 /// Direct packets are not looked at, so their answers are the first to tell.
 #[inline(always)]
 pub const fn is_of_another(flow: &Flow, tcp_flags: u8, now: u32) -> bool {
-    flow.protocol == TCP
+    flow.protocol != UDP
         && flow.direction == Direction::FromBackend.code()
         && tcp_flags & (SYN | ACK | RST) == SYN | ACK
         && replaceable(flow, now)
@@ -98,9 +107,7 @@ impl Change {
 /// What a packet changes.
 #[inline(always)]
 pub const fn change(flow: &Flow, from_backend: bool, tcp_flags: u8) -> Change {
-    let wanted = if flow.protocol == TCP {
-        change_tcp(flow.state, from_backend, tcp_flags)
-    } else {
+    let wanted = if flow.protocol == UDP {
         Change {
             set: if from_backend {
                 FlowBit::Established.code()
@@ -109,6 +116,8 @@ pub const fn change(flow: &Flow, from_backend: bool, tcp_flags: u8) -> Change {
             },
             clear: 0,
         }
+    } else {
+        change_tcp(flow.state, from_backend, tcp_flags)
     };
     Change {
         set: wanted.set & !flow.state,
@@ -215,6 +224,7 @@ pub fn same_translation(a: &Flow, b: &Flow) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::TCP;
 
     /// A TCP flow that has seen these packets: whether each was the backend's, and its flags.
     fn after(packets: &[(bool, u8)]) -> Flow {

@@ -2,19 +2,24 @@
 
 use core::hint::cold_path;
 
-use proxy_common::Fragment;
+use proxy_common::{Fragment, Reason};
 
 use crate::flow;
+use crate::parse::SCTP;
 use crate::scratch::Scratch;
 use crate::tables::Tables;
 
-/// Only the first fragment has ports: remember them for the others.
+/// Only the first fragment has ports: remember them for the others. One of SCTP whose ports would have to change cannot be
+/// translated: nobody knows yet how long the packet is that its checksum covers. Its others then belong to nobody.
 #[inline(always)]
-pub(crate) fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
+pub(crate) fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) -> Result<(), Reason> {
     if s.packet.first_fragment == 0 {
-        return;
+        return Ok(());
     }
     cold_path();
+    if s.packet.protocol == SCTP && changes_ports(s) {
+        return Err(Reason::DropSctpFragment);
+    }
     write_fragment_key(s);
     let ports = Fragment {
         source_port: s.key.source_port,
@@ -22,6 +27,13 @@ pub(crate) fn remember_ports(tables: &impl Tables, now: u32, s: &mut Scratch) {
         seen: now,
     };
     tables.put_fragment(&s.fragment_key, &ports);
+    Ok(())
+}
+
+/// Whether the ports change, as [`crate::rewrite::plan`] has it.
+#[inline(always)]
+fn changes_ports(s: &Scratch) -> bool {
+    (s.key.source_port, s.key.destination_port) != (s.edits.source_port, s.edits.destination_port)
 }
 
 /// Gives a later fragment the ports of its first.

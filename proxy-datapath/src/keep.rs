@@ -4,7 +4,7 @@
 
 use proxy_common::{Direction, FlowBit, Reason};
 
-use crate::parse::{RST, TCP};
+use crate::parse::{RST, UDP};
 use crate::scratch::Scratch;
 use crate::tables::{Inserted, Room, Tables};
 use crate::{flow, half_open, select};
@@ -27,7 +27,7 @@ pub fn keep(tables: &impl Tables, from_backend: bool, now: u32, s: &mut Scratch)
     let ours = there && flow::same_translation(&s.found, &s.flow);
     // While a client waits, the row for answers keeps the time since which it does.
     let mut seen = now;
-    if !from_backend && s.flow.protocol == TCP && s.packet.tcp_flags & RST == 0 && is_deserted(tables, s) {
+    if !from_backend && s.flow.protocol != UDP && s.packet.tcp_flags & RST == 0 && is_deserted(tables, s) {
         if !ours || s.found.state & FlowBit::Unanswered.code() == 0 {
             change.set |= FlowBit::Unanswered.code();
         } else if now.saturating_sub(s.found.last_seen) <= flow::GONE_AFTER {

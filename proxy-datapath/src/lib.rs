@@ -23,6 +23,7 @@
 mod affinity;
 pub mod begin;
 pub mod checksum;
+pub mod crc;
 pub mod flow;
 mod fragment;
 pub mod half_open;
@@ -35,6 +36,7 @@ mod quote;
 pub mod reply;
 pub mod rewrite;
 pub mod scratch;
+pub mod sctp;
 pub mod select;
 pub mod service;
 pub mod snat;

@@ -1,5 +1,10 @@
 //! The bytes of a packet: the only bounds check of the whole datapath is behind these traits.
 
+use crate::sctp::{self, Sums};
+
+/// [`Packet::segment`] of a packet whose segments have lengths of their own (`GSO_BY_FRAGS`): only SCTP is sent so.
+pub const BY_FRAGMENTS: u32 = 0xffff;
+
 /// Reading.
 pub trait Packet {
     /// Copies `N` bytes at `at`, or `None` when the packet ends before.
@@ -21,6 +26,12 @@ pub trait PacketMut: Packet {
     /// Corrects the sum over the whole packet that the device may have made (`CHECKSUM_COMPLETE`) by a change that no
     /// checksum in the packet balances.
     fn fix_device_sum(&mut self, diff: u32);
+
+    /// [`sctp::sums`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn sctp_sums(&self, old: [u8; 4], ports: u32, length: u16, others: u32) -> Sums {
+        sctp::sums(old, ports, length, others)
+    }
 
     /// Corrects a transport checksum. Nothing may be loaded or stored afterwards: in the kernel this gives up the
     /// pointers into the packet.

@@ -1,4 +1,4 @@
-//! Headers to numbers: Ethernet, one VLAN tag, IPv4, IPv6 with extension headers, TCP, UDP, ICMP errors.
+//! Headers to numbers: Ethernet, one VLAN tag, IPv4, IPv6 with extension headers, TCP, UDP, SCTP, ICMP errors.
 //!
 //! In two stages, because most packets end after the first: [`network`] reads the addresses, and only a packet for
 //! one of weir's addresses goes through [`transport`].
@@ -14,9 +14,12 @@ use network_types::vlan::VlanHdr;
 use proxy_common::Ip;
 
 use crate::ipv4::Ipv4;
+use crate::packet::BY_FRAGMENTS;
 use crate::packet::Packet;
 use crate::quote;
 use crate::scratch::{Place, Scratch};
+use crate::sctp;
+use crate::tables::Tables;
 
 /// What the headers say, beside the tuple in [`Scratch::key`].
 #[repr(C)]
@@ -38,7 +41,7 @@ pub struct Parsed {
     pub protocol: u8,
     /// A [`Content`], as a number.
     pub content: u8,
-    /// TCP: the flags byte.
+    /// TCP: the flags byte. SCTP: the flags that mean the same as its first chunk (`sctp.rs`).
     pub tcp_flags: u8,
     /// TCP: bytes of the header.
     pub tcp_header: u8,
@@ -57,11 +60,15 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Length of the packet on the wire, from the IP header on: of one segment, if it will be cut into several.
+    /// Length of the packet on the wire, from the IP header on: of one segment, if it will be cut into several. 0 if the
+    /// segments are cut already, each as its sender wanted it for its way.
     #[inline(always)]
     pub fn segment_length(&self, segment: u32) -> u16 {
         if segment == 0 {
             return self.length;
+        }
+        if segment == BY_FRAGMENTS {
+            return 0;
         }
         let transport = if self.protocol == TCP {
             u32::from(self.tcp_header)
@@ -76,11 +83,11 @@ impl Parsed {
 /// What a packet carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// TCP or UDP, with ports.
+    /// TCP, UDP or SCTP, with ports.
     Transport,
-    /// A later fragment of TCP or UDP, without ports.
+    /// A later fragment of TCP, UDP or SCTP, without ports.
     LaterFragment,
-    /// An ICMP error about a TCP or UDP packet.
+    /// An ICMP error about a TCP, UDP or SCTP packet.
     IcmpError,
     /// Something that weir does not translate.
     Other,
@@ -126,6 +133,8 @@ pub const ACK: u8 = 0x10;
 pub const TCP: u8 = IpProto::Tcp as u8;
 /// IANA number of UDP.
 pub const UDP: u8 = IpProto::Udp as u8;
+/// IANA number of SCTP.
+pub const SCTP: u8 = IpProto::Sctp as u8;
 /// IANA number of ICMP.
 pub const ICMP: u8 = IpProto::Icmp as u8;
 /// IANA number of ICMPv6.
@@ -250,20 +259,20 @@ fn ipv6(packet: &impl Packet, l3: usize, s: &mut Scratch) -> Network {
 
 /// Reads the transport header: ports and flags, or what an ICMP error complains about.
 #[inline(always)]
-pub fn transport(packet: &impl Packet, s: &mut Scratch) -> Content {
+pub fn transport(packet: &impl Packet, tables: &impl Tables, s: &mut Scratch) -> Content {
     // Also of a packet that cannot be read further: not the protocol of the packet before.
     s.key.protocol = s.packet.protocol;
     let content = if s.packet.family == 6 && !extension_headers(packet, s) {
         Content::Malformed
     } else {
-        content(packet, s)
+        content(packet, tables, s)
     };
     s.packet.content = content.code();
     content
 }
 
 #[inline(always)]
-fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
+fn content(packet: &impl Packet, tables: &impl Tables, s: &mut Scratch) -> Content {
     let protocol = s.packet.protocol;
     s.key.protocol = protocol;
     if protocol == TCP || protocol == UDP {
@@ -273,6 +282,12 @@ fn content(packet: &impl Packet, s: &mut Scratch) -> Content {
         return ports(packet, protocol, s);
     }
     cold_path();
+    if protocol == SCTP {
+        if s.packet.later_fragment != 0 {
+            return Content::LaterFragment;
+        }
+        return sctp::read(packet, tables, s);
+    }
     let icmp = if s.packet.family == 4 { ICMP } else { ICMPV6 };
     if protocol != icmp || s.packet.later_fragment != 0 {
         return Content::Other;

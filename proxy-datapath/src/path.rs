@@ -11,7 +11,7 @@ use proxy_common::{Address, AddressKind, Direction, FlowState, Hook, Nat, Reason
 use crate::begin::{self, Situation};
 use crate::fragment::{recall_ports, remember_ports};
 use crate::packet::Packet;
-use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, TCP};
+use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, UDP};
 use crate::scratch::{Place, Scratch};
 use crate::tables::{Room, RouteQuery, RouteResult, Tables};
 use crate::verdict::Verdict;
@@ -47,12 +47,12 @@ pub fn ingress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut
     }
     s.key.hook = Hook::Ingress.code();
     let s = forget_registers(s);
-    let content = parse::transport(packet, s);
+    let content = parse::transport(packet, tables, s);
     let s = forget_registers(s);
     // One place that refuses: it is the longest part of a program.
     match serve(packet, tables, place, content, s) {
         Ok(verdict) => verdict,
-        Err(reason) => refuse(packet, reason, s),
+        Err(reason) => refuse(packet, tables, reason, s),
     }
 }
 
@@ -105,7 +105,7 @@ fn serve(
         };
         (Direction::ToService, begin::flow(tables, &at, s)?)
     };
-    plan(tables, direction, now, s);
+    plan(tables, direction, now, s)?;
     if s.flow.nat == Nat::Source.code() {
         cold_path();
         send(packet, tables, place, reason, s)
@@ -149,7 +149,7 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
     }
     s.key.hook = Hook::Egress.code();
     let s = forget_registers(s);
-    match parse::transport(packet, s) {
+    match parse::transport(packet, tables, s) {
         Content::Transport | Content::IcmpError => {}
         Content::LaterFragment if recall_ports(tables, s) => {}
         _ => return Verdict::Ignore,
@@ -167,10 +167,10 @@ pub fn egress(packet: &impl Packet, tables: &impl Tables, place: Place, s: &mut 
     }
     // Never past the stack: answers to this node's own address are met at ingress (`flow::write_key`).
     match known(tables, now, s) {
-        Ok((direction, reason)) => {
-            plan(tables, direction, now, s);
-            Verdict::Translate(reason)
-        }
+        Ok((direction, reason)) => match plan(tables, direction, now, s) {
+            Ok(()) => Verdict::Translate(reason),
+            Err(reason) => Verdict::Drop(reason),
+        },
         // Only a client is refused.
         Err(_) => Verdict::Ignore,
     }
@@ -208,7 +208,7 @@ fn not_a_connection(
     }
 }
 
-/// Neither TCP nor UDP: the host's own business, except on a ClusterIP. That is on no machine: what is sent there and
+/// Neither TCP, UDP nor SCTP: the host's own business, except on a ClusterIP. That is on no machine: what is sent there and
 /// cannot be served could only wander between this node and its router; but ICMP kube-proxy leaves alone there, too.
 #[inline(always)]
 fn other_protocol(kind: AddressKind, protocol: u8) -> Verdict {
@@ -267,7 +267,7 @@ fn starts_anew(tables: &impl Tables, now: u32, s: &Scratch) -> bool {
     if s.packet.content != Content::Transport.code() || s.flow.direction != Direction::ToService.code() {
         return false;
     }
-    if s.flow.protocol == TCP {
+    if s.flow.protocol != UDP {
         let syn = s.packet.tcp_flags & (SYN | ACK | RST) == SYN;
         let established = matches!(FlowState::of(s.flow.state), FlowState::Established);
         return syn && (flow::replaceable(&s.flow, now) || (!established && keep::is_deserted(tables, s)));
@@ -296,13 +296,16 @@ fn known(tables: &impl Tables, now: u32, s: &mut Scratch) -> Result<(Direction, 
     Ok((direction, reason))
 }
 
-/// Plans what is to change in a packet of the flow in [`Scratch::flow`], its first or a later one.
+/// Plans what is to change in a packet of the flow in [`Scratch::flow`], its first or a later one. Not every fragment can be
+/// translated.
 #[inline(always)]
-fn plan(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) {
-    if s.packet.content == Content::Transport.code() {
-        remember_ports(tables, now, s);
-    }
+fn plan(tables: &impl Tables, direction: Direction, now: u32, s: &mut Scratch) -> Result<(), Reason> {
     rewrite::plan(direction, s);
+    if s.packet.content == Content::Transport.code() {
+        remember_ports(tables, now, s)
+    } else {
+        Ok(())
+    }
 }
 
 /// Keeps a flow's rows alive: its state at once, its time once a second. A client may be refused, by a [`Reason`].
@@ -346,7 +349,7 @@ fn send(
 
 /// Turns a reason into what the client gets to feel.
 #[inline(always)]
-fn refuse(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Verdict {
+fn refuse(packet: &impl Packet, tables: &impl Tables, reason: Reason, s: &mut Scratch) -> Verdict {
     match reason {
         Reason::RejectNoEndpoints
         | Reason::RejectUndefinedPort
@@ -354,9 +357,9 @@ fn refuse(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Verdict {
         | Reason::RejectTooBig
         | Reason::RejectHopLimit
         | Reason::RejectGoneBackend => {
-            let is_reset = s.key.protocol == TCP && s.packet.tcp_flags & RST != 0;
+            let is_reset = s.packet.tcp_flags & RST != 0;
             let is_error = s.packet.content == Content::IcmpError.code();
-            if !is_reset && !is_error && reply::build(packet, reason, s) {
+            if !is_reset && !is_error && reply::build(packet, tables, reason, s) {
                 Verdict::Reply(reason)
             } else {
                 Verdict::Drop(Reason::DropUnanswerable)

@@ -7,7 +7,7 @@ use proxy_common::Ip;
 
 use crate::ipv4::Ipv4;
 use crate::packet::Packet;
-use crate::parse::{Content, TCP, UDP, short};
+use crate::parse::{Content, SCTP, TCP, UDP, short};
 use crate::scratch::Scratch;
 
 /// Errors only: queries and neighbour discovery are none of weir's business (RFC 792, RFC 4443).
@@ -69,7 +69,7 @@ fn tuple(
     (source, destination): (Ip, Ip),
     s: &mut Scratch,
 ) -> Content {
-    if protocol != TCP && protocol != UDP {
+    if protocol != TCP && protocol != UDP && protocol != SCTP {
         return Content::Other;
     }
     let l4 = l3 + header;

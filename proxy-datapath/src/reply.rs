@@ -1,17 +1,21 @@
-//! What is sent back to a client that cannot be served: a RST, or an ICMP error with the start of its packet.
+//! What is sent back to a client that cannot be served: a RST, SCTP's ABORT, or an ICMP error with the start of its packet.
 //!
 //! The reply takes the place of the packet and leaves by the interface that the packet came in by. It is built whole,
 //! from the IP header on, so that the kernel only has to set the length and copy.
+
+use core::hint::{black_box, cold_path};
 
 use proxy_common::{Ip, Reason};
 
 use crate::checksum;
 use crate::packet::Packet;
-use crate::parse::{ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP};
+use crate::parse::{ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP};
 use crate::scratch::Scratch;
+use crate::sctp;
+use crate::tables::Tables;
 
-/// Longest reply: IPv6, ICMPv6, quoted IPv6 header and eight bytes.
-pub const MAX: usize = 96;
+/// Longest reply: IPv6, ICMPv6, quoted IPv6 header and the start of an SCTP packet.
+pub const MAX: usize = 108;
 
 /// A packet from the IP header on.
 #[repr(C)]
@@ -21,7 +25,7 @@ pub struct Reply {
     pub bytes: [u8; MAX],
     /// How many count.
     pub length: u32,
-    /// TCP: offset of the checksum in `bytes`; 0 for ICMP, whose checksum is complete.
+    /// TCP: offset of the checksum in `bytes`; 0 for ICMP and SCTP, whose checksum is complete.
     ///
     /// A RST is put where the client's own segment was, and that may have had an offloaded checksum
     /// (`CHECKSUM_PARTIAL`), which the device would finish over whatever stands there. So the field holds the sum of
@@ -51,10 +55,14 @@ const ICMP_AND_QUOTE: u16 = 8 + 8;
 
 /// Builds the reply to the packet in `s`; false if it must not or cannot be answered.
 #[inline(always)]
-pub fn build(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> bool {
+pub fn build(packet: &impl Packet, tables: &impl Tables, reason: Reason, s: &mut Scratch) -> bool {
     // With options the client's header cannot be quoted in the room there is.
     if s.packet.options != 0 || s.packet.later_fragment != 0 || !is_one_host(&s.key.source) {
         return false;
+    }
+    if s.packet.protocol == SCTP && matches!(reason, Reason::RejectUnknownFlow | Reason::RejectGoneBackend) {
+        cold_path();
+        return tables.abort_sctp(matches!(reason, Reason::RejectGoneBackend), s);
     }
     // About the way and not the service: never a RST.
     let way = matches!(reason, Reason::RejectTooBig | Reason::RejectHopLimit);
@@ -159,10 +167,30 @@ fn finish_reset(tcp: &[u8; 20], l4: usize, s: &mut Scratch) -> Option<()> {
     Some(())
 }
 
+/// Puts what [`sctp::abort`] sends behind an IP header.
+#[inline(always)]
+pub(crate) fn put_sctp(words: [[u8; 4]; sctp::ABORT_LENGTH as usize / 4], s: &mut Scratch) -> Option<()> {
+    let at = if s.packet.family == 4 { 20 } else { 40 };
+    for (index, word) in words.into_iter().enumerate() {
+        put(&mut s.reply, at + 4 * index, word)?;
+    }
+    let s = black_box(s);
+    if s.packet.family == 4 {
+        header_v4(s, SCTP, sctp::ABORT_LENGTH);
+    } else {
+        header_v6(s, SCTP, sctp::ABORT_LENGTH);
+    }
+    Some(())
+}
+
 #[inline(always)]
 fn unreachable_v4(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Option<()> {
-    header_v4(s, ICMP, ICMP_AND_QUOTE + 20);
-    let quoted = quote::<7>(packet, 28, s)?;
+    let more = quotes_more(s);
+    header_v4(s, ICMP, ICMP_AND_QUOTE + 20 + more);
+    let mut quoted = quote::<7>(packet, 0, 28, s)?;
+    if more != 0 {
+        quoted += quote::<3>(packet, 28, 56, s)?;
+    }
     let [mtu_a, mtu_b] = ((s.route.mtu & 0xffff) as u16).to_be_bytes();
     // Destination unreachable (RFC 792): port unreachable, or fragmentation needed with the MTU (RFC 1191). Or time
     // exceeded: time to live, in transit.
@@ -179,8 +207,12 @@ fn unreachable_v4(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Opti
 
 #[inline(always)]
 fn unreachable_v6(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Option<()> {
-    header_v6(s, ICMPV6, ICMP_AND_QUOTE + 40);
-    let quoted = quote::<12>(packet, 48, s)?;
+    let more = quotes_more(s);
+    header_v6(s, ICMPV6, ICMP_AND_QUOTE + 40 + more);
+    let mut quoted = quote::<12>(packet, 0, 48, s)?;
+    if more != 0 {
+        quoted += quote::<3>(packet, 48, 96, s)?;
+    }
     let [mtu_a, mtu_b] = ((s.route.mtu & 0xffff) as u16).to_be_bytes();
     // Packet too big, time exceeded: hop limit, in transit, or destination unreachable: port unreachable (RFC 4443,
     // 3.1 to 3.3).
@@ -189,18 +221,29 @@ fn unreachable_v6(packet: &impl Packet, reason: Reason, s: &mut Scratch) -> Opti
         Reason::RejectHopLimit => [3, 0, 0, 0, 0, 0, 0, 0],
         _ => [1, 4, 0, 0, 0, 0, 0, 0],
     };
-    let sum = pseudo_header(s, ICMPV6, ICMP_AND_QUOTE + 40) + checksum::sum_bytes(&icmp) + quoted;
+    let sum = pseudo_header(s, ICMPV6, ICMP_AND_QUOTE + 40 + more) + checksum::sum_bytes(&icmp) + quoted;
     let [_, _, check_a, check_b, ..] = &mut icmp;
     [*check_a, *check_b] = (!checksum::fold(sum)).to_ne_bytes();
     put(&mut s.reply, 40, icmp)
 }
 
-/// Copies the packet's IP header and eight bytes more into the reply, `WORDS` of four bytes, and sums them.
+/// Bytes that are quoted behind the first eight of the transport header: whose error it is, Linux finds out by the tag that an
+/// INIT carries behind its header, as there is none in it (`sctp_err_lookup`).
+#[inline(always)]
+const fn quotes_more(s: &Scratch) -> u16 {
+    if s.packet.protocol == SCTP && s.packet.tcp_flags == SYN {
+        12
+    } else {
+        0
+    }
+}
+
+/// Copies a part of the packet's IP header and what follows into the reply, `WORDS` of four bytes, and sums them.
 ///
 /// Word by word: all of them at once would be on the stack.
 #[inline(always)]
-fn quote<const WORDS: usize>(packet: &impl Packet, at: usize, s: &mut Scratch) -> Option<u64> {
-    let l3 = usize::from(s.packet.l3);
+fn quote<const WORDS: usize>(packet: &impl Packet, from: usize, at: usize, s: &mut Scratch) -> Option<u64> {
+    let l3 = usize::from(s.packet.l3) + from;
     let mut sum = 0;
     for word in 0..WORDS {
         let bytes = packet.load::<4>(l3 + 4 * word)?;

@@ -11,8 +11,9 @@ use proxy_common::{Be16, Direction, Ip};
 
 use crate::checksum;
 use crate::packet::{ChecksumFix, Covers, PacketMut};
-use crate::parse::{Content, Parsed, TCP, UDP};
+use crate::parse::{Content, Parsed, SCTP, TCP, UDP};
 use crate::scratch::Scratch;
+use crate::sctp;
 
 /// Bytes from an IPv4 header's checksum to the end of the ports behind it.
 const HEAD: usize = 14;
@@ -113,20 +114,23 @@ fn plan_error(direction: Direction, source: (Ip, u16), destination: (Ip, u16), s
     );
 }
 
-/// Writes the edits into the packet.
+/// Writes the edits in `s` into the packet.
 #[inline(always)]
 #[must_use = "a packet that could not be rewritten must be dropped"]
-pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
+pub fn apply(packet: &mut impl PacketMut, s: &Scratch) -> Option<()> {
+    let (parsed, edits) = (&s.packet, &s.edits);
     if edits.hop_limit != 0 {
         cold_path();
         hop_limit(packet, (usize::from(parsed.l3), parsed.family), edits.hop_limit)?;
     }
     if parsed.content == Content::Transport.code() && parsed.options == 0 {
-        if let Some(covers) = packet.covers() {
+        if parsed.protocol != SCTP
+            && let Some(covers) = packet.covers()
+        {
             return with_checksum(packet, parsed, edits, covers);
         }
         at_once(packet, parsed, edits)?;
-        return fix_transport(packet, parsed, edits);
+        return fix_transport(packet, s);
     }
     cold_path();
     addresses(
@@ -146,7 +150,7 @@ pub fn apply(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Opt
         return apply_error(packet, parsed, edits);
     }
     ports(packet, usize::from(parsed.l4), edits)?;
-    fix_transport(packet, parsed, edits)
+    fix_transport(packet, s)
 }
 
 /// Addresses and ports in one piece, where nothing stands between them: a store may be a helper call.
@@ -228,13 +232,17 @@ fn transport_checksum(old: [u8; 2], edits: &Edits, covers: Covers, is_udp: bool)
     if is_udp && new == NONE { [0xff; 2] } else { new }
 }
 
-/// The checksum of TCP or UDP.
+/// The checksum of TCP, UDP or SCTP.
 #[inline(always)]
-fn fix_transport(packet: &mut impl PacketMut, parsed: &Parsed, edits: &Edits) -> Option<()> {
+fn fix_transport(packet: &mut impl PacketMut, s: &Scratch) -> Option<()> {
+    let (parsed, edits) = (&s.packet, &s.edits);
     let at = if parsed.protocol == TCP {
         offset_of!(TcpHdr, check)
-    } else {
+    } else if parsed.protocol == UDP {
         offset_of!(UdpHdr, check)
+    } else {
+        cold_path();
+        return sctp::fix(packet, s);
     };
     packet.fix_checksum(ChecksumFix {
         at: usize::from(parsed.l4) + at,
@@ -308,7 +316,7 @@ fn addresses(
     packet.store(at + offset_of!(Ipv4Hdr, dst_addr), destination.v4_bytes())
 }
 
-/// Both ports: at the same place in TCP and UDP.
+/// Both ports: at the same place in TCP, UDP and SCTP.
 #[inline(always)]
 fn ports(packet: &mut impl PacketMut, at: usize, edits: &Edits) -> Option<()> {
     packet.store(at, both_ports(edits))

@@ -8,6 +8,7 @@ use proxy_common::{Flow, FlowKey, FragmentKey, Ip, ServiceKey};
 use crate::parse::Parsed;
 use crate::reply::Reply;
 use crate::rewrite::Edits;
+use crate::sctp::Header;
 use crate::select::Pick;
 use crate::tables::Route;
 
@@ -58,4 +59,6 @@ pub struct Scratch {
     pub route: Route,
     /// What is sent back instead of the packet.
     pub reply: Reply,
+    /// What else is read of an SCTP packet.
+    pub sctp: Header,
 }

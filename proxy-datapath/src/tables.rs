@@ -6,11 +6,12 @@ use proxy_common::{
     SourceRange,
 };
 
+use crate::begin::Situation;
 use crate::flow::Change;
 use crate::scratch::Scratch;
 use crate::select::{self, Pick};
 use crate::snat::{Claim, Reach};
-use crate::{begin, half_open, keep, snat};
+use crate::{begin, half_open, keep, sctp, snat};
 
 /// The rows of the maps, and what the kernel knows. In the kernel these are helper calls; in tests, a few hash maps.
 pub trait Tables {
@@ -46,6 +47,14 @@ pub trait Tables {
         Self: Sized,
     {
         select::pick(self, pick)
+    }
+    /// [`begin::choose`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn choose(&self, at: &Situation, s: &mut Scratch) -> Result<(), Reason>
+    where
+        Self: Sized,
+    {
+        begin::choose(self, at, s)
     }
     /// Takes the next turn of a cursor: the number of turns taken before.
     fn advance(&self, cursor: u32) -> Option<u64>;
@@ -100,6 +109,16 @@ pub trait Tables {
         Self: Sized,
     {
         half_open::find(self, s)
+    }
+    /// [`sctp::flags`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn sctp_flags(&self, chunk: u8, tag: [u8; 4]) -> u8 {
+        sctp::flags(chunk, tag)
+    }
+    /// [`sctp::abort`], in the kernel as a function of its own.
+    #[inline(always)]
+    fn abort_sctp(&self, is_known: bool, s: &mut Scratch) -> bool {
+        sctp::abort(is_known, s)
     }
     /// Whether an answer from this port can belong to a half-open flow: false is certain, and cheap to find out.
     fn may_be_half_open(&self, port: u16) -> bool;

@@ -34,7 +34,7 @@ pub(crate) fn verdict<const DIRECT: bool>(
         Verdict::Ignore | Verdict::Pass(_) => Some(TC_ACT_UNSPEC),
         Verdict::Drop(_) => Some(TC_ACT_SHOT),
         // One call for both: it is the longest part of a program.
-        Verdict::Translate(_) | Verdict::Redirect(_) => match rewrite::apply(packet, &s.packet, &s.edits) {
+        Verdict::Translate(_) | Verdict::Redirect(_) => match rewrite::apply(packet, s) {
             Some(()) if matches!(verdict, Verdict::Redirect(_)) => {
                 cold_path();
                 Some(redirect(s))

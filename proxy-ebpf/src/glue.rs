@@ -12,11 +12,12 @@ use network_types::eth::{EthHdr, EtherType};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
-use proxy_datapath::packet::{ChecksumFix, Covers};
-use proxy_datapath::parse::{TCP, UDP};
-use proxy_datapath::{Packet, PacketMut};
+use proxy_datapath::packet::{BY_FRAGMENTS, ChecksumFix, Covers};
+use proxy_datapath::parse::{SCTP, TCP, UDP};
+use proxy_datapath::sctp::Sums;
+use proxy_datapath::{Packet, PacketMut, sctp};
 
-use crate::{maps, summed};
+use crate::{cold, maps, summed};
 
 /// Offset of the `EtherType`, and the two that it is compared with.
 const KIND: usize = offset_of!(EthHdr, ether_type);
@@ -32,6 +33,9 @@ const OFFSET_MASK: usize = 0x3ff;
 /// Bytes that must be in the linear part of a packet that is not plain: the longest headers that are parsed, an ICMPv6
 /// error's quote included.
 const LINEAR: u32 = 128;
+
+/// Bytes of an SCTP chunk's head.
+const CHUNK: usize = 4;
 
 /// A packet at a TC hook, which is written by pointer if `DIRECT`, else by helper.
 ///
@@ -51,13 +55,18 @@ impl<'a, const DIRECT: bool> Skb<'a, DIRECT> {
         let linear = ctx.data_end().wrapping_sub(ctx.data());
         if linear < LINEAR as usize && linear < ctx.len() as usize && !packet.is_plain(ethernet) {
             cold_path();
+            // Each of its segments is a packet of its own in a list, and must stay whole: the kernel, when it cuts the packet
+            // up, takes their lengths from there (`skb_segment`).
+            if packet.segment() == BY_FRAGMENTS {
+                return packet;
+            }
             // A packet that cannot be pulled has fewer bytes for `load`, which then says so.
             let _pulled = ctx.pull_data(ctx.len().min(LINEAR));
         }
         packet
     }
 
-    /// Whether this is TCP or UDP with nothing unusual before it, and its headers can be read directly.
+    /// Whether this is TCP, UDP or SCTP with nothing unusual before it, and its headers can be read directly.
     ///
     /// A segment that a local socket sends has its headers in the linear part and its payload elsewhere. To pull some
     /// of the payload in would copy the head of every one of them, as the socket keeps a clone.
@@ -86,6 +95,8 @@ impl<'a, const DIRECT: bool> Skb<'a, DIRECT> {
         match protocol {
             TCP => self.at(l4, TcpHdr::LEN).is_some(),
             UDP => self.at(l4, UdpHdr::LEN).is_some(),
+            // With the chunk behind the header, which a device may have put elsewhere.
+            SCTP => self.at(l4, sctp::HEADER + CHUNK).is_some(),
             _ => false,
         }
     }
@@ -176,6 +187,11 @@ impl<const DIRECT: bool> PacketMut for Skb<'_, DIRECT> {
     fn fix_device_sum(&mut self, diff: u32) {
         // SAFETY: numbers only. It fails where the device made no sum, and then there is none to be kept right.
         let _no_sum = unsafe { bpf_csum_update(self.ctx.as_ptr().cast(), diff) };
+    }
+
+    #[inline(always)]
+    fn sctp_sums(&self, old: [u8; 4], ports: u32, length: u16, others: u32) -> Sums {
+        cold::sctp_sums(old, ports, length, others)
     }
 
     #[inline(always)]

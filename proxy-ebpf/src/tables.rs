@@ -13,6 +13,7 @@ use proxy_common::{
     Socket, SocketKey, SourceKey, SourceRange,
 };
 use proxy_datapath::Scratch;
+use proxy_datapath::begin::Situation;
 use proxy_datapath::flow::Change;
 use proxy_datapath::select::Pick;
 use proxy_datapath::snat::{Claim, Reach};
@@ -282,6 +283,11 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn choose(&self, at: &Situation, s: &mut Scratch) -> Result<(), Reason> {
+        cold::choose(at, s)
+    }
+
+    #[inline(always)]
     fn write_rows(&self, _config: &NodeConfig, now: u32, s: &mut Scratch) -> Result<Reason, Reason> {
         self.note(s.flow.nat, now);
         cold::write_rows(now, s)
@@ -295,6 +301,16 @@ impl Tables for Kernel {
     #[inline(always)]
     fn find_half_open(&self, s: &mut Scratch) -> bool {
         cold::find_half_open(s)
+    }
+
+    #[inline(always)]
+    fn sctp_flags(&self, chunk: u8, tag: [u8; 4]) -> u8 {
+        cold::sctp_flags(chunk, tag)
+    }
+
+    #[inline(always)]
+    fn abort_sctp(&self, is_known: bool, s: &mut Scratch) -> bool {
+        cold::abort_sctp(is_known, s)
     }
 
     #[inline(always)]

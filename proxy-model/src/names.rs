@@ -77,13 +77,7 @@ mod tests {
         );
         assert!(key(&good).is_some());
         assert_eq!(key(&ServiceName { family: 5, ..good }), None);
-        assert_eq!(
-            key(&ServiceName {
-                protocol: 132,
-                ..good
-            }),
-            None
-        );
+        assert_eq!(key(&ServiceName { protocol: 33, ..good }), None);
         assert_eq!(
             key(&ServiceName {
                 name: [0; 64],

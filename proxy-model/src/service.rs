@@ -167,7 +167,7 @@ fn read_port(port: &ServicePort, with_node_ports: bool, problems: &mut Vec<Strin
         ));
     }
     let protocol = read_protocol(port.protocol.as_deref()).map_err(|word| {
-        format!("port {name:?} has protocol {word}, which weir does not serve; use TCP or UDP")
+        format!("port {name:?} has protocol {word}, which weir does not serve; use TCP, UDP or SCTP")
     })?;
     let number = read_port_number(port.port).ok_or_else(|| {
         format!(
@@ -214,6 +214,7 @@ pub fn read_protocol(word: Option<&str>) -> Result<Protocol, &str> {
     match word {
         None | Some("" | "TCP") => Ok(Protocol::Tcp),
         Some("UDP") => Ok(Protocol::Udp),
+        Some("SCTP") => Ok(Protocol::Sctp),
         Some(other) => Err(other),
     }
 }

@@ -203,11 +203,9 @@ fn read_port(port: &EndpointPort, problems: &mut Vec<String>) -> Option<SlicePor
     let name = port.name.clone().unwrap_or_default();
     let protocol = match read_protocol(port.protocol.as_deref()) {
         Ok(protocol) => protocol,
-        // Its Service has the same port and says so.
-        Err("SCTP") => return None,
         Err(word) => {
             problems.push(format!(
-                "port {name:?} has protocol {word:?}: left out; use TCP or UDP"
+                "port {name:?} has protocol {word:?}: left out; use TCP, UDP or SCTP"
             ));
             return None;
         }

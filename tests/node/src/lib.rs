@@ -9,6 +9,7 @@ mod by;
 pub mod counters;
 pub mod flood;
 pub mod probe;
+pub mod sctp;
 pub mod services;
 pub mod trace;
 mod world;

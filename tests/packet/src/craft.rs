@@ -1,8 +1,8 @@
-//! Makes packets: Ethernet, VLAN, IPv4 with options, IPv6 with extension headers, TCP, UDP, ICMP with quotes, fragments.
+//! Makes packets: Ethernet, VLAN, IPv4 with options, IPv6 with extension headers, TCP, UDP, SCTP, ICMP with quotes, fragments.
 
 use proxy_common::Ip;
 
-use crate::decode::{ones_sum, pseudo_header};
+use crate::decode::{crc32c, ones_sum, pseudo_header};
 
 /// TCP flag FIN.
 pub const FIN: u8 = 0x01;
@@ -14,6 +14,19 @@ pub const RST: u8 = 0x04;
 pub const PSH: u8 = 0x08;
 /// TCP flag ACK.
 pub const ACK: u8 = 0x10;
+
+/// SCTP chunk DATA.
+pub const DATA: u8 = 0;
+/// SCTP chunk INIT.
+pub const INIT: u8 = 1;
+/// SCTP chunk INIT ACK.
+pub const INIT_ACK: u8 = 2;
+/// SCTP chunk HEARTBEAT.
+pub const HEARTBEAT: u8 = 4;
+/// SCTP chunk ABORT.
+pub const ABORT: u8 = 6;
+/// SCTP chunk SHUTDOWN COMPLETE.
+pub const SHUTDOWN_COMPLETE: u8 = 14;
 
 /// An address and a port.
 pub type Endpoint = (Ip, u16);
@@ -34,6 +47,15 @@ pub enum Body {
     },
     /// UDP.
     Udp,
+    /// SCTP, with one chunk.
+    Sctp {
+        /// Verification tag.
+        tag: u32,
+        /// Type of the chunk.
+        chunk: u8,
+        /// Flags of the chunk.
+        flags: u8,
+    },
     /// ICMP or ICMPv6, as the addresses say.
     Icmp {
         /// Type.
@@ -50,7 +72,7 @@ pub enum Body {
 pub enum Checksum {
     /// The right one.
     Right,
-    /// Zero: UDP's "none".
+    /// Zero: UDP's "none", SCTP's "computed later".
     None,
     /// A wrong one.
     Wrong,
@@ -127,6 +149,12 @@ impl Craft {
         Self::new(source, destination, Body::Udp)
     }
 
+    /// An SCTP packet with one chunk.
+    pub fn sctp(source: Endpoint, destination: Endpoint, chunk: u8) -> Self {
+        let tag = if chunk == INIT { 0 } else { 0x0102_0304 };
+        Self::new(source, destination, Body::Sctp { tag, chunk, flags: 0 })
+    }
+
     /// An ICMP or ICMPv6 message; `data` of an error is the quote.
     pub fn icmp(source: Ip, destination: Ip, (kind, code): (u8, u8), rest: [u8; 4]) -> Self {
         Self::new((source, 0), (destination, 0), Body::Icmp { kind, code, rest })
@@ -177,6 +205,7 @@ impl Craft {
         match self.body {
             Body::Tcp { .. } => 6,
             Body::Udp => 17,
+            Body::Sctp { .. } => 132,
             Body::Icmp { .. } if self.source.0.is_v4() => 1,
             Body::Icmp { .. } => 58,
         }
@@ -201,6 +230,7 @@ impl Craft {
                 ([&source[..], &destination, &numbers, &rest].concat(), 16)
             }
             Body::Udp => ([source, destination, length, [0, 0]].concat(), 6),
+            Body::Sctp { tag, chunk, flags } => return self.sctp_bytes(tag, chunk, flags),
             Body::Icmp { kind, code, rest } => ([&[kind, code, 0, 0][..], &rest].concat(), 2),
         };
         bytes.extend_from_slice(&self.data);
@@ -220,6 +250,25 @@ impl Craft {
             Checksum::Wrong => right ^ 0x5a5a,
         };
         set(&mut bytes, at, field);
+        bytes
+    }
+
+    /// SCTP, padded to whole words.
+    fn sctp_bytes(&self, tag: u32, chunk: u8, flags: u8) -> Vec<u8> {
+        let [high, low] = u16::try_from(4 + self.data.len())
+            .unwrap_or(u16::MAX)
+            .to_be_bytes();
+        let ports = [self.source.1.to_be_bytes(), self.destination.1.to_be_bytes()].concat();
+        let chunk = [&[chunk, flags, high, low][..], &self.data].concat();
+        let mut bytes = [&ports[..], &tag.to_be_bytes(), &[0; 4], &chunk].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let right = crc32c(&bytes);
+        let field = match self.checksum {
+            Checksum::Right => right,
+            Checksum::None => 0,
+            Checksum::Wrong => right ^ 0x5a5a,
+        };
+        bytes.splice(8..12, field.to_le_bytes());
         bytes
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crc::{CRC_32_ISCSI, Crc};
 use proxy_common::Ip;
 
 /// What the headers of a packet say, and where things are.
@@ -23,7 +24,7 @@ pub struct Decoded {
     pub source: Ip,
     /// Destination address.
     pub destination: Ip,
-    /// TCP and UDP: source and destination port.
+    /// TCP, UDP and SCTP: source and destination port.
     pub ports: Option<(u16, u16)>,
     /// Whether more fragments belong to it.
     pub fragment: bool,
@@ -40,7 +41,7 @@ pub struct Decoded {
 pub struct Sums {
     /// The IPv4 header's.
     pub header: Option<bool>,
-    /// That of TCP, UDP or ICMP.
+    /// That of TCP, UDP, SCTP or ICMP.
     pub transport: Option<bool>,
 }
 
@@ -81,7 +82,7 @@ fn decode_ip(bytes: &[u8], l3: usize, outermost: bool) -> Option<Decoded> {
         return Some(decoded);
     }
     match decoded.protocol {
-        6 | 17 => decoded.ports = Some((short(bytes, l4)?, short(bytes, l4 + 2)?)),
+        6 | 17 | 132 => decoded.ports = Some((short(bytes, l4)?, short(bytes, l4 + 2)?)),
         1 if outermost && decoded.family == 4 && matches!(byte(bytes, l4)?, 3 | 11 | 12) => {
             decoded.inner = decode_ip(bytes, l4 + 8, false).map(Box::new);
         }
@@ -212,8 +213,23 @@ fn transport_sum(bytes: &[u8], packet: &Decoded) -> Option<bool> {
         6 if body.len() < 20 => None,
         1 => Some(ones_sum(&[body]) == 0xffff),
         6 | 17 | 58 => Some(ones_sum(&[&pseudo, body]) == 0xffff),
+        132 => sctp_sum(body),
         _ => None,
     }
+}
+
+/// Whether the checksum of an SCTP packet is right; `None` if it is left to somebody else.
+fn sctp_sum(body: &[u8]) -> Option<bool> {
+    let field: [u8; 4] = array(body, 8)?;
+    let mut empty = body.to_vec();
+    empty.splice(8..12, [0; 4]);
+    (field != [0; 4]).then(|| crc32c(&empty) == u32::from_le_bytes(field))
+}
+
+/// CRC32c, by somebody else's code.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+    CRC32C.checksum(bytes)
 }
 
 /// Where a translation may change the packet: addresses, ports, checksums, and the same in a quoted packet.
@@ -231,6 +247,7 @@ pub fn editable(packet: &Decoded) -> Vec<Range<usize>> {
         match packet.protocol {
             6 => ranges.push(packet.l4 + 16..packet.l4 + 18),
             17 => ranges.push(packet.l4 + 6..packet.l4 + 8),
+            132 => ranges.push(packet.l4 + 8..packet.l4 + 12),
             _ => ranges.push(packet.l4 + 2..packet.l4 + 4),
         }
     }

@@ -13,7 +13,7 @@ pub struct Spec {
     pub vip: u8,
     /// Its port.
     pub port: u16,
-    /// 6 or 17.
+    /// 6, 17 or 132.
     pub protocol: u8,
     /// Its node port; 0 if it has none.
     pub node_port: u16,
@@ -72,7 +72,7 @@ pub const GUARDED: &str = "guarded";
 pub const LET_IN: [Host; 2] = [Host::Outside(7), Host::Pod1];
 
 /// Every service.
-pub const SPECS: [Spec; 19] = [
+pub const SPECS: [Spec; 23] = [
     spec(("web", 6), (10, 80), 30080, CLUSTER, WEB),
     spec(("web-too", 6), (11, 80), 0, CLUSTER, WEB),
     spec(("dns", 17), (53, 53), 30053, CLUSTER, DNS),
@@ -104,6 +104,16 @@ pub const SPECS: [Spec; 19] = [
     sticky(spec(("sticky-udp", 17), (61, 53), 30191, CLUSTER, DNS), 2),
     sticky(spec(("sticky-near", 6), (62, 80), 30192, LOCAL, WEB), 10_800),
     sticky(apart(spec(("sticky-apart", 6), (63, 80), 30193, LOCAL, WEB)), 30),
+    spec(("sctp", 132), (70, 80), 30194, CLUSTER, WEB),
+    spec(("sctp-same-port", 132), (71, 8080), 0, CLUSTER, WEB),
+    spec(
+        ("sctp-alone", 132),
+        (72, 443),
+        30195,
+        CLUSTER,
+        &[(Host::Remote(6), 8443)],
+    ),
+    spec(("empty-sctp", 132), (73, 80), 30196, CLUSTER, &[]),
 ];
 
 /// Last byte of the ClusterIP whose Service is gone.

@@ -165,8 +165,8 @@ pub fn run_covering(
     let done = match decided {
         Verdict::Ignore | Verdict::Pass(_) => Some(NEXT),
         Verdict::Drop(_) => Some(DROP),
-        Verdict::Translate(_) => rewrite::apply(&mut frame, &s.packet, &s.edits).map(|()| NEXT),
-        Verdict::Redirect(_) => rewrite::apply(&mut frame, &s.packet, &s.edits).map(|()| REDIRECT),
+        Verdict::Translate(_) => rewrite::apply(&mut frame, s).map(|()| NEXT),
+        Verdict::Redirect(_) => rewrite::apply(&mut frame, s).map(|()| REDIRECT),
         Verdict::Reply(_) => reply(&mut frame, place, s).map(|()| REDIRECT),
     };
     let (verdict, action) = match done {

@@ -2,7 +2,7 @@
 //! or the receiver reports a hardware failure for each packet.
 
 use anyhow::{Context as _, Result};
-use weir_packet::craft::{ACK, Craft, Endpoint, SYN, error_about};
+use weir_packet::craft::{ACK, Checksum, Craft, DATA, Endpoint, INIT, INIT_ACK, SYN, error_about};
 use weir_packet::kernel::Kernel;
 use weir_packet::node::{self, Host, Port};
 use weir_packet::user::{Arrival, NEXT, Program, REDIRECT};
@@ -135,5 +135,62 @@ fn p1_a_packet_that_is_answered() -> Result<()> {
             ("datagram", from_pod(Port::Pod1, &datagram), REDIRECT),
             ("last hop", from_outside(&far), REDIRECT),
         ]
+    })
+}
+
+/// SCTP: its checksum is in no device's sum as such, but its bytes are, and the ports; and nothing of it balances the addresses of
+/// IPv6.
+#[test]
+fn an_sctp_packet() -> Result<()> {
+    run(|v6| {
+        let pod: Endpoint = (Host::Pod1.ip(v6), 40_000);
+        let (frontend, backend) = ((Host::Vip(72).ip(v6), 443), (Host::Remote(6).ip(v6), 8443));
+        let (client, node_port) = ((Host::Outside(7).ip(v6), 50_000), (Host::Node.ip(v6), 30195));
+        // Whose turn it is, so that nobody meets himself.
+        let (near, here, itself) = if v6 {
+            (Port::Pod2, Host::Pod2, Host::Pod1)
+        } else {
+            (Port::Pod1, Host::Pod1, Host::Pod2)
+        };
+        let (same_port, itself) = ((Host::Vip(71).ip(v6), 8080), (itself.ip(v6), 8080));
+        let other: Endpoint = (here.ip(v6), 40_001);
+        let data = Craft::sctp(pod, frontend, DATA).data(vec![7; 99]);
+        let answer = Craft::sctp(backend, pod, INIT_ACK).data(vec![7; 301]);
+        let mut options = data.clone();
+        options.options = vec![1, 1, 1, 0];
+        options.extensions = vec![(60, vec![1, 4, 0, 0, 0, 0])];
+        let piece = Craft::sctp(other, same_port, INIT).data(vec![7; 300]);
+        let mut packets = vec![
+            (
+                "INIT",
+                from_pod(Port::Pod1, &Craft::sctp(pod, frontend, INIT)),
+                NEXT,
+            ),
+            ("INIT ACK", to_pod(Port::Pod1, &answer), NEXT),
+            ("data", from_pod(Port::Pod1, &data), NEXT),
+            (
+                "no checksum",
+                from_pod(Port::Pod1, &data.clone().checksum(Checksum::None)),
+                NEXT,
+            ),
+            ("options", from_pod(Port::Pod1, &options), NEXT),
+            (
+                "from outside",
+                from_outside(&Craft::sctp(client, node_port, INIT).data(vec![7; 20])),
+                REDIRECT,
+            ),
+            (
+                "mid-stream",
+                // As long as its answer.
+                from_outside(&Craft::sctp((client.0, 50_001), node_port, DATA)),
+                REDIRECT,
+            ),
+        ];
+        for bytes in piece.fragments(7, &[8, 20], true) {
+            packets.push(("fragment", at(Program::PodIngress, near, bytes), NEXT));
+        }
+        let answer = Craft::sctp(itself, other, INIT_ACK);
+        packets.push(("same port", to_pod(near, &answer), NEXT));
+        packets
     })
 }

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use proxy_common::{Backend, Ip, Reason};
 use proxy_datapath::Verdict;
-use weir_packet::craft::{ACK, Craft, SYN, error_about};
+use weir_packet::craft::{ACK, Craft, INIT, SYN, error_about};
+use weir_packet::decode::{decode, sums};
 use weir_packet::node::{self, Host, Port};
 use weir_packet::pair::Pair;
 use weir_packet::user::{Arrival, Outcome, Program};
@@ -112,9 +113,9 @@ fn p3_another_protocol_does_not_leave_for_a_cluster_ip() -> Result<()> {
         (Host::Vip(40).ip(false), Verdict::Drop(Reason::DropProtocol)),
         (Host::Node.ip(false), Verdict::Pass(Reason::PassProtocol)),
     ] {
-        let mut sctp = Craft::tcp(client, (destination, 443), SYN).bytes(true);
-        sctp.splice(23..24, [132]);
-        assert_eq!(from_pod(&mut pair, sctp)?.verdict, wanted);
+        let mut dccp = Craft::tcp(client, (destination, 443), SYN).bytes(true);
+        dccp.splice(23..24, [33]);
+        assert_eq!(from_pod(&mut pair, dccp)?.verdict, wanted);
     }
     Ok(())
 }
@@ -191,18 +192,59 @@ fn p3_packets_cut_off_anywhere_do_no_harm() -> Result<()> {
         let (client, frontend) = ((Host::Pod1.ip(v6), 40_000), (Host::Vip(40).ip(v6), 443));
         let tcp = Craft::tcp(client, frontend, SYN).data(vec![1; 9]);
         let udp = Craft::udp(client, (Host::Vip(53).ip(v6), 53)).data(vec![1; 9]);
+        let sctp = Craft::sctp(client, (Host::Vip(72).ip(v6), 443), INIT).data(vec![1; 9]);
         let error = error_about(
             &tcp.bytes(false),
             (client.0, frontend.0),
             if v6 { (2, 0) } else { (3, 4) },
             [0; 4],
         );
-        for whole in [tcp.bytes(true), udp.bytes(true), error.bytes(true)] {
+        for whole in [
+            tcp.bytes(true),
+            udp.bytes(true),
+            sctp.bytes(true),
+            error.bytes(true),
+        ] {
             for length in 0..whole.len() {
                 let bytes = whole.get(..length).unwrap_or_default().to_vec();
                 from_pod(&mut pair, bytes).with_context(|| format!("cut off after {length} bytes"))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The checksum of SCTP ends where the packet does, by its IP header: a frame may be padded behind, to Ethernet's least length.
+#[test]
+fn padding_is_in_no_checksum() -> Result<()> {
+    let mut pair = pair()?;
+    for v6 in [false, true] {
+        let (client, frontend) = ((Host::Pod1.ip(v6), 40_000), (Host::Vip(72).ip(v6), 443));
+        let mut padded = Craft::sctp(client, frontend, INIT).bytes(true);
+        padded.extend([0; 10]);
+        let outcome = from_pod(&mut pair, padded)?;
+        assert_eq!(outcome.verdict, Verdict::Translate(Reason::NewFlow));
+        let decoded = decode(&outcome.bytes, true).context("the translation cannot be read")?;
+        assert_eq!(decoded.ports, Some((40_000, 8443)));
+        assert_eq!(sums(&outcome.bytes, &decoded).transport, Some(true));
+    }
+    Ok(())
+}
+
+/// An SCTP packet that ends within its header, by its IP header, has no checksum that could be kept right.
+#[test]
+fn a_header_of_sctp_is_whole() -> Result<()> {
+    let mut pair = pair()?;
+    let ends = ((Host::Pod1.ip(false), 40_000), (Host::Vip(72).ip(false), 443));
+    for (length, wanted) in [
+        (31, Verdict::Drop(Reason::DropMalformed)),
+        // Without a chunk it is no INIT, and without a tag nobody's.
+        (32, Verdict::Drop(Reason::DropUnanswerable)),
+        (34, Verdict::Translate(Reason::NewFlow)),
+    ] {
+        let mut short = Craft::sctp(ends.0, ends.1, INIT).bytes(true);
+        short.splice(16..18, [0, length]);
+        assert_eq!(from_pod(&mut pair, short)?.verdict, wanted, "{length}");
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ impl Manifests {
 pub struct Port {
     /// The port's name.
     pub name: String,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: &'static str,
     /// The Service's port.
     pub port: u16,
@@ -77,6 +77,14 @@ impl Port {
     pub fn udp(name: &str, port: u16, target: u16) -> Self {
         Self {
             protocol: "UDP",
+            ..Self::tcp(name, port, target)
+        }
+    }
+
+    /// An SCTP port.
+    pub fn sctp(name: &str, port: u16, target: u16) -> Self {
+        Self {
+            protocol: "SCTP",
             ..Self::tcp(name, port, target)
         }
     }

@@ -69,6 +69,12 @@ impl Packet {
                 bytes.extend([0, 9]);
                 bytes.extend(CHECKSUM);
             }
+            // Tag, checksum, and the head of an INIT or of data.
+            Protocol::Sctp => {
+                bytes.extend(if self.syn { [0; 4] } else { [0, 0, 0, 1] });
+                bytes.extend([CHECKSUM, CHECKSUM].concat());
+                bytes.extend([u8::from(self.syn), 3, 0, 5]);
+            }
         }
         bytes.push(b'x');
         bytes

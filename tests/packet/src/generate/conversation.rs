@@ -2,7 +2,10 @@
 
 use proxy_common::Ip;
 
-use crate::craft::{ACK, Checksum, Craft, Endpoint, FIN, PSH, RST, SYN, error_about};
+use crate::craft::{
+    ABORT, ACK, Checksum, Craft, Endpoint, FIN, HEARTBEAT, INIT, INIT_ACK, PSH, RST, SHUTDOWN_COMPLETE, SYN,
+    error_about,
+};
 use crate::decode::{Decoded, decode};
 use crate::node::{BALANCER_ON_NODE, Host, Port};
 use crate::pair::is_translated;
@@ -101,7 +104,7 @@ impl Conversation {
         let answer = self.seen.is_some() && random.percent(45);
         match random.below(100) {
             0..8 => self.error(random, answer).into_iter().collect(),
-            8..16 if self.protocol == 17 => self.fragments(random, answer),
+            8..16 if self.protocol != 6 => self.fragments(random, answer),
             16..18 => self.other_protocol(random),
             _ if answer => self.answer(random).into_iter().collect(),
             _ => vec![self.request(random)],
@@ -147,7 +150,7 @@ impl Conversation {
         Some(self.send_back(&packet))
     }
 
-    /// TCP or UDP with something inside, and now and then something unusual around it.
+    /// TCP, UDP or SCTP with something inside, and now and then something unusual around it.
     fn packet(&self, random: &mut Random, (source, destination): (Endpoint, Endpoint), flags: u8) -> Craft {
         let length = match random.below(30) {
             0 => 1300 + random.below(160),
@@ -156,6 +159,8 @@ impl Conversation {
         };
         let mut packet = if self.protocol == 6 {
             Craft::tcp(source, destination, flags)
+        } else if self.protocol == 132 {
+            Craft::sctp(source, destination, chunk(random, flags))
         } else {
             Craft::udp(source, destination)
         }
@@ -168,7 +173,7 @@ impl Conversation {
             2 => packet.extensions = vec![(0, random.bytes(6)), (60, random.bytes(14))],
             3 => packet.extensions = vec![(60, random.bytes(6)); random.below(7)],
             4 => packet.checksum = Checksum::Wrong,
-            5 if self.protocol == 17 => packet.checksum = Checksum::None,
+            5 if self.protocol != 6 => packet.checksum = Checksum::None,
             _ => {}
         }
         packet
@@ -181,7 +186,13 @@ impl Conversation {
             (true, Some((source, backend))) => (backend, source),
             _ => (self.client, self.frontend),
         };
-        let packet = Craft::udp(source, destination).data(random.bytes(300));
+        let packet = if self.protocol == 17 {
+            Craft::udp(source, destination)
+        } else {
+            let flags = if self.step < 3 { SYN } else { ACK };
+            Craft::sctp(source, destination, chunk(random, flags))
+        };
+        let packet = packet.data(random.bytes(300));
         let offsets = if random.percent(50) {
             &[8_u16][..]
         } else {
@@ -311,6 +322,22 @@ impl Conversation {
             bytes,
         }
     }
+}
+
+/// A chunk of SCTP that means the same as TCP's flags.
+fn chunk(random: &mut Random, flags: u8) -> u8 {
+    let any = if flags & RST != 0 {
+        [ABORT; 6]
+    } else if flags & FIN != 0 {
+        [7, 8, 7, 8, 8, SHUTDOWN_COMPLETE]
+    } else {
+        match flags & (SYN | ACK) {
+            SYN => [INIT; 6],
+            ACK => [0, 0, 3, HEARTBEAT, 10, 11],
+            _ => [INIT_ACK; 6],
+        }
+    };
+    random.pick(&any).unwrap_or(ABORT)
 }
 
 /// Flags in mid-stream; ends now and then.

@@ -75,7 +75,7 @@ pub(super) fn raw(random: &mut Random) -> Arrival {
             set(&mut arrival, 13, b);
         }
         set(&mut arrival, l3, if v6 { 0x60 } else { 0x45 });
-        let protocols = [6, 17, 1, 58, 0, 43, 44, 60];
+        let protocols = [6, 17, 132, 1, 58, 0, 43, 44, 60];
         let at = if v6 { l3 + 6 } else { l3 + 9 };
         set(&mut arrival, at, random.pick(&protocols).unwrap_or(6));
         aim(random, &mut arrival, v6);
@@ -93,6 +93,7 @@ fn aim(random: &mut Random, arrival: &mut Arrival, v6: bool) {
         Host::Vip(53),
         Host::Node,
         Host::Vip(30),
+        Host::Vip(70),
         Host::Pod1,
     ]);
     let Some(target) = target.map(|host| host.ip(v6)) else {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use proxy_common::{Direction, Flow, FlowBit, Reason};
 use proxy_datapath::{Verdict, flow};
 
-use crate::craft::RST;
+use crate::craft::{ABORT, RST, SHUTDOWN_COMPLETE};
 use crate::decode::{Decoded, decode, sums};
 use crate::memory::{Memory, Touched};
 use crate::user::{Arrival, Outcome};
@@ -48,7 +48,13 @@ pub fn hold(
 /// A packet makes two rows at most, and none unless it begins a flow or heals one.
 fn bounded_rows(outcome: &Outcome, before: usize, after: usize) -> Result<()> {
     let most = match outcome.verdict.reason() {
-        Some(Reason::NewFlow | Reason::RejectTooBig | Reason::DropNoRoute | Reason::DropUnanswerable) => 2,
+        Some(
+            Reason::NewFlow
+            | Reason::RejectTooBig
+            | Reason::DropNoRoute
+            | Reason::DropUnanswerable
+            | Reason::DropSctpFragment,
+        ) => 2,
         Some(Reason::Forward | Reason::Reverse | Reason::RejectHopLimit) => 1,
         _ => 0,
     };
@@ -70,7 +76,9 @@ fn turns(outcome: &Outcome, touched: &Touched) -> Result<()> {
             ensure!(turns <= 1 && chosen == 0, "a packet without a flow was counted");
         }
         // The way is looked at when the flow is made.
-        Some(Reason::RejectTooBig | Reason::DropNoRoute | Reason::DropUnanswerable) => {
+        Some(
+            Reason::RejectTooBig | Reason::DropNoRoute | Reason::DropUnanswerable | Reason::DropSctpFragment,
+        ) => {
             ensure!(turns <= 1 && chosen <= 1, "several turns");
         }
         Some(Reason::DropSnatPorts | Reason::DropFlowTable | Reason::DropBackendMissing) => {
@@ -144,11 +152,13 @@ fn is_over(memory: &Memory, row: &Flow) -> bool {
     let resets = row.state & (FlowBit::ClientReset.code() | FlowBit::BackendReset.code());
     let established = row.state & FlowBit::Established.code() != 0;
     let limit = match (row.protocol, fins.count_ones(), established) {
-        (6, 2, _) => return true,
-        (6, ..) if resets != 0 => return true,
+        (6 | 132, 2, _) => return true,
+        (6 | 132, ..) if resets != 0 => return true,
         (6, 1, _) => 3_600,
         (6, _, true) => 86_400,
-        (6, _, false) => 60,
+        (132, 1, _) => 300,
+        (132, _, true) => 210,
+        (6 | 132, _, false) => 60,
         (_, _, true) => 180,
         (_, _, false) => 30,
     };
@@ -173,6 +183,41 @@ fn quoted(outcome: &Outcome, (asked, reply): (&Decoded, &Decoded), reason: Reaso
     Ok(())
 }
 
+/// An association is ended with the tag of the packet that has no place, and by nothing that asks for an answer.
+fn aborted(arrival: &Arrival, outcome: &Outcome, (asked, reply): (&Decoded, &Decoded)) -> Result<()> {
+    let there = arrival.bytes.get(asked.l4..).context("no header")?;
+    let back = outcome.bytes.get(reply.l4..).context("no header")?;
+    let chunk = there.get(12).copied();
+    ensure!(
+        !matches!(chunk, Some(ABORT | SHUTDOWN_COMPLETE)),
+        "an end was answered"
+    );
+    let kind = if chunk == Some(8) {
+        SHUTDOWN_COMPLETE
+    } else {
+        ABORT
+    };
+    ensure!(back.get(12..) == Some(&[kind, 1, 0, 4]), "it says {back:02x?}");
+    let tag = there.get(4..8);
+    ensure!(tag == back.get(4..8) && tag != Some(&[0; 4]), "another tag");
+    let turned = asked.ports.map(|(source, destination)| (destination, source));
+    ensure!(reply.ports == turned, "an ABORT of another association");
+    Ok(())
+}
+
+/// A reply has right checksums; one of SCTP none, if that of the packet was left to somebody else.
+fn right_sums((arrival, asked): (&Arrival, &Decoded), (outcome, reply): (&Outcome, &Decoded)) -> Result<()> {
+    let checked = sums(&outcome.bytes, reply);
+    let left = reply.protocol == 132
+        && checked.transport.is_none()
+        && arrival.bytes.get(asked.l4 + 8..asked.l4 + 12) == Some(&[0; 4]);
+    ensure!(
+        checked.header != Some(false) && (checked.transport == Some(true) || left),
+        "a reply with {checked:?}"
+    );
+    Ok(())
+}
+
 /// A reply goes back to where the packet came from, whole and with right checksums.
 fn answered(arrival: &Arrival, outcome: &Outcome, reason: Reason) -> Result<()> {
     let ethernet = arrival.program.ethernet();
@@ -188,11 +233,7 @@ fn answered(arrival: &Arrival, outcome: &Outcome, reason: Reason) -> Result<()> 
         outcome.bytes.len(),
         reply.end
     );
-    let checked = sums(&outcome.bytes, &reply);
-    ensure!(
-        checked.header != Some(false) && checked.transport == Some(true),
-        "a reply with {checked:?}"
-    );
+    right_sums((arrival, &asked), (outcome, &reply))?;
     ensure!(
         asked.inner.is_none() && !asked.later_fragment,
         "an error or a fragment was answered"
@@ -214,12 +255,16 @@ fn answered(arrival: &Arrival, outcome: &Outcome, reason: Reason) -> Result<()> 
             (source, destination) == (to, from),
             "a reset of another connection"
         );
+    } else if reply.protocol == 132 {
+        aborted(arrival, outcome, (&asked, &reply))?;
     } else {
         quoted(outcome, (&asked, &reply), reason)?;
     }
+    let ends = matches!(reason, Reason::RejectUnknownFlow | Reason::RejectGoneBackend);
     ensure!(
-        asked.protocol == 6 || reply.protocol != 6,
-        "a reset for {}: {reason:?}",
+        reply.protocol == asked.protocol || (!matches!(reply.protocol, 6 | 132) && !ends),
+        "{} for {}: {reason:?}",
+        reply.protocol,
         asked.protocol
     );
     if ethernet {

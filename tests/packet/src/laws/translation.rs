@@ -9,8 +9,8 @@ use proxy_datapath::service::lets_in;
 use proxy_datapath::{Scratch, Verdict};
 
 use super::{affinity, is_over};
-use crate::craft::{ACK, RST, SYN};
-use crate::decode::{Decoded, decode, editable, ones_sum, sums};
+use crate::craft::{ACK, DATA, INIT, INIT_ACK, RST, SYN};
+use crate::decode::{Decoded, crc32c, decode, editable, ones_sum, sums};
 use crate::frozen::Frozen;
 use crate::memory::{Memory, Touched};
 use crate::user::{self, Arrival, Outcome, Program};
@@ -241,7 +241,7 @@ fn turned(bytes: &[u8], packet: &Decoded) -> Vec<u8> {
     if packet.ports.is_some() {
         exchange(&mut turned, packet.l4, 2);
     }
-    turned
+    as_right_as(bytes, turned, packet)
 }
 
 /// An answer in mid-stream: one to a SYN may be another connection's, which ends the flow (`path::answers_another`).
@@ -251,6 +251,42 @@ fn without_syn(mut bytes: Vec<u8>, packet: &Decoded) -> Vec<u8> {
         && let Some(flags) = bytes.get_mut(packet.l4 + 13)
     {
         *flags &= !2;
+    }
+    let before = bytes.clone();
+    if packet.protocol == 132
+        && packet.ports.is_some()
+        && let Some(chunk) = bytes.get_mut(packet.l4 + 12)
+        && matches!(*chunk, INIT | INIT_ACK)
+    {
+        *chunk = DATA;
+    }
+    as_right_as(&before, bytes, packet)
+}
+
+/// What was changed in an SCTP packet leaves its checksum as right, or as wrong, as it was.
+fn as_right_as(before: &[u8], mut bytes: Vec<u8>, packet: &Decoded) -> Vec<u8> {
+    let field = packet.l4 + 8..packet.l4 + 12;
+    let whole = |bytes: &[u8]| {
+        let mut body = bytes.get(packet.l4..).unwrap_or_default().to_vec();
+        body.resize(packet.end.saturating_sub(packet.l4), 0);
+        if let Some(field) = body.get_mut(8..12) {
+            field.fill(0);
+        }
+        crc32c(&body).to_le_bytes()
+    };
+    let change: Vec<_> = whole(before)
+        .into_iter()
+        .zip(whole(&bytes))
+        .map(|(a, b)| a ^ b)
+        .collect();
+    if packet.protocol == 132
+        && packet.ports.is_some()
+        && let Some(field) = bytes.get_mut(field)
+        && *field != [0; 4]
+    {
+        for (byte, change) in field.iter_mut().zip(change) {
+            *byte ^= change;
+        }
     }
     bytes
 }

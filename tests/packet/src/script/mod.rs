@@ -239,6 +239,7 @@ impl Stage<'_> {
         let protocol = match *protocol {
             "tcp" => 6,
             "udp" => 17,
+            "sctp" => 132,
             _ => bail!("no protocol {protocol}"),
         };
         Ok(FlowKey {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use proxy_common::Ip;
 
-use crate::craft::{ACK, Body, Checksum, Craft, FIN, PSH, RST, SYN, error_about};
+use crate::craft::{ACK, Body, Checksum, Craft, FIN, INIT, PSH, RST, SYN};
 use crate::node::{Host, Port, loopback};
 
 /// A packet as a script describes it.
@@ -115,7 +115,7 @@ pub(super) fn sent_on(words: &[&str], v6: bool) -> Result<Packet> {
     Ok(packet)
 }
 
-/// A packet: `it`, `tcp A:P > B:P FLAGS …`, `udp A:P > B:P …` or `icmp KIND A > B …`.
+/// A packet: `it`, `tcp A:P > B:P FLAGS …`, `udp A:P > B:P …`, `sctp A:P > B:P CHUNK …` or `icmp KIND A > B …`.
 pub(super) fn packet(words: &[&str], v6: bool) -> Result<Packet> {
     match words {
         ["it"] => Ok(Packet::It),
@@ -128,6 +128,10 @@ pub(super) fn packet(words: &[&str], v6: bool) -> Result<Packet> {
             rest,
             v6,
         ),
+        ["sctp", source, ">", destination, name, rest @ ..] => {
+            let craft = Craft::sctp(endpoint(source, v6)?, endpoint(destination, v6)?, chunk(name)?);
+            details(craft.data(vec![7; 16]), rest, v6)
+        }
         ["icmp", kind, source, ">", destination, rest @ ..] => {
             let (source, destination) = (address(source, v6)?, address(destination, v6)?);
             details(
@@ -152,6 +156,30 @@ fn flags(letters: &str) -> Result<u8> {
                 _ => bail!("no TCP flag {letter}"),
             })
     })
+}
+
+fn chunk(name: &str) -> Result<u8> {
+    let names = [
+        "DATA",
+        "INIT",
+        "INIT-ACK",
+        "SACK",
+        "HEARTBEAT",
+        "HEARTBEAT-ACK",
+        "ABORT",
+        "SHUTDOWN",
+        "SHUTDOWN-ACK",
+        "ERROR",
+        "COOKIE-ECHO",
+        "COOKIE-ACK",
+        "ECNE",
+        "CWR",
+        "SHUTDOWN-COMPLETE",
+    ];
+    let index = names.iter().position(|known| *known == name);
+    Ok(u8::try_from(
+        index.with_context(|| format!("no SCTP chunk {name}"))?,
+    )?)
 }
 
 fn icmp_kind(kind: &str, v6: bool) -> Result<(u8, u8)> {
@@ -192,6 +220,13 @@ fn details(mut craft: Craft, words: &[&str], v6: bool) -> Result<Packet> {
                 craft.extensions = vec![(60, vec![1, 4, 0, 0, 0, 0])];
                 rest
             }
+            // The T bit of an ABORT.
+            ["t", rest @ ..] => {
+                if let Body::Sctp { flags, .. } = &mut craft.body {
+                    *flags = 1;
+                }
+                rest
+            }
             // As weir makes its own packets.
             ["weir", rest @ ..] => {
                 (craft.ttl, craft.tos, craft.id) = (64, 0, 0);
@@ -207,15 +242,24 @@ fn details(mut craft: Craft, words: &[&str], v6: bool) -> Result<Packet> {
 }
 
 fn about(mut craft: Craft, quoted: &[&str], v6: bool) -> Result<Packet> {
-    let quoted = packet(quoted, v6)?.bytes(false, &[])?;
-    let Body::Icmp { kind, code, rest } = craft.body else {
+    let quoted = packet(quoted, v6)?;
+    // Behind the header of an INIT is the only tag that it has.
+    let more = match &quoted {
+        Packet::Whole(Craft {
+            body: Body::Sctp { chunk: INIT, .. },
+            ..
+        }) => 12,
+        _ => 0,
+    };
+    let quoted = quoted.bytes(false, &[])?;
+    let Body::Icmp { .. } = craft.body else {
         bail!("only ICMP is about something")
     };
     // No more than eight bytes of the transport header: behind them is a checksum that nobody corrects.
     let quoted = quoted
-        .get(..if v6 { 48 } else { 28 })
+        .get(..more + if v6 { 48 } else { 28 })
         .context("too short to be quoted")?;
-    craft.data = error_about(quoted, (craft.source.0, craft.destination.0), (kind, code), rest).data;
+    craft.data = quoted.to_vec();
     Ok(Packet::Whole(craft))
 }
 
@@ -230,6 +274,7 @@ fn set(craft: &mut Craft, name: &str, value: &str) -> Result<()> {
         ("seq", Body::Tcp { seq, .. }) => *seq = number,
         ("ack", Body::Tcp { ack, .. }) => *ack = number,
         ("win", Body::Tcp { window, .. }) => *window = u16::try_from(number)?,
+        ("tag", Body::Sctp { tag, .. }) => *tag = number,
         ("mtu", Body::Icmp { rest, .. }) => *rest = number.to_be_bytes(),
         _ => bail!("what is {name}?"),
     }
