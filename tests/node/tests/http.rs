@@ -201,10 +201,7 @@ fn the_configuration_of_kube_proxy_is_read() -> Result<()> {
     becomes(&world.outside, at(n1.v4(), 11256), "/livez", 200)?;
     becomes(&world.outside, at(n1.v6(), METRICS), "/metrics", 200)?;
     let log = agent.log();
-    ensure!(
-        log.matches("no meaning for weir: mode)").count() == 1,
-        "{log}"
-    );
+    ensure!(log.matches("no meaning for weir: mode)").count() == 1, "{log}");
     // The node's IPv4 address is in no range, its IPv6 address is in one.
     let tries = |target| ConnectOptions::new(target, 5, 1);
     let [v4, v6] = world.at_n1(WEB.node_tcp());
