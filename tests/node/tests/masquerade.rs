@@ -1,10 +1,11 @@
 //! Whose address endpoints see: `--masquerade-all`, `--masquerade-external`, `--detect-local-mode`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use weir_lab::peer::connect::ConnectOptions;
-use weir_lab::{Host, NodeOptions, PodNetwork, Weir};
+use weir_lab::{Host, NodeOptions, PodNetwork, Weir, clock};
 use weir_node::services::{Known, REMOTE, SOLO};
 use weir_node::{By, World, WorldOptions, can_run, figures};
 
@@ -130,6 +131,17 @@ fn masquerade_external_shows_everybody_as_the_node() -> Result<()> {
     Ok(())
 }
 
+/// Waits until an agent that took over has read the Node: until then each interface keeps what an earlier agent made of it.
+fn taken_over(host: &Host, wanted: &[IpAddr]) -> Result<()> {
+    let begin = || seen(By::Packet, host, &tcp(SOLO), wanted);
+    ensure!(
+        clock::wait_until(Duration::from_secs(5), || begin().is_ok()),
+        "{:?}",
+        begin()
+    );
+    Ok(())
+}
+
 #[test]
 fn what_is_no_pod_is_seen_as_the_node() -> Result<()> {
     if !can_run(&[]) {
@@ -152,6 +164,7 @@ fn what_is_no_pod_is_seen_as_the_node() -> Result<()> {
     ];
     for flags in modes {
         let agent = Weir::start(&world.n1, world.manifests.dir(), flags)?;
+        taken_over(guest, &node)?;
         for service in [SOLO, REMOTE] {
             seen(By::Packet, guest, &cluster_ips(service), &node)?;
             seen(
@@ -166,7 +179,7 @@ fn what_is_no_pod_is_seen_as_the_node() -> Result<()> {
     }
     // The next agent knows of no guests, and takes the programs of pods to all of them. (UDP goes on as it began.)
     let _agent = Weir::start(&world.n1, world.manifests.dir(), &[])?;
-    seen(By::Packet, guest, &tcp(SOLO), &guest.addresses())
+    taken_over(guest, &guest.addresses())
 }
 
 #[test]
@@ -185,6 +198,7 @@ fn pods_are_known_by_their_bridge() -> Result<()> {
             bridge,
         ];
         let _agent = Weir::start(&world.n1, world.manifests.dir(), &flags)?;
+        taken_over(pod, &wanted)?;
         for service in [SOLO, REMOTE] {
             seen(By::Packet, pod, &tcp(service), &wanted)?;
         }

@@ -19,6 +19,7 @@ pub mod frozen;
 pub mod generate;
 pub mod kernel;
 pub mod laws;
+pub mod masquerade;
 pub mod memory;
 pub mod network;
 pub mod node;

@@ -11,9 +11,10 @@
 use proxy_common::{
     Address, AddressKind, AffinityBackend, Algorithm, Backend, BackendRange, BackendState, Cidr,
     FrontendFlag, FrontendKind, Ip, LocalSources, NodeConfig, Scope, Service, ServiceCidrs, ServiceKey,
-    SourceKey, SourceRange, TrafficPolicy,
+    SourceKey, SourceRange,
 };
 
+pub use crate::masquerade::Masquerade;
 pub use crate::network::{routes, table};
 use crate::services::{GUARDED, LET_IN, RETIRED, SPECS, Spec};
 
@@ -259,45 +260,6 @@ pub const fn loopback(v6: bool) -> Ip {
         Ip::v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
     } else {
         Ip::v4([127, 0, 0, 1])
-    }
-}
-
-/// What the operator may say about sources, beyond the default.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Masquerade {
-    /// `--masquerade-all`.
-    All,
-    /// `--masquerade-external`.
-    External,
-    /// `--detect-local-mode ClusterCIDR` with a range of this one address.
-    AllBut(Host),
-}
-
-impl Rows {
-    /// The rows of a node whose operator said so.
-    #[must_use]
-    pub fn with(mut self, masquerade: Masquerade) -> Self {
-        let only = |ip| Cidr {
-            first: ip,
-            mask: Ip { bytes: [0xff; 16] },
-        };
-        let services = self.services.iter_mut().map(|(_, row)| row);
-        match masquerade {
-            Masquerade::All => services
-                .filter(|row| row.kind == FrontendKind::ClusterIp.code())
-                .for_each(|row| row.flags |= FrontendFlag::Masqueraded.code()),
-            Masquerade::External => services
-                .filter(|row| row.kind != FrontendKind::ClusterIp.code())
-                .filter(|row| row.policy == TrafficPolicy::Cluster.code())
-                .for_each(|row| row.flags |= FrontendFlag::Masqueraded.code()),
-            Masquerade::AllBut(host) => {
-                self.local_sources = LocalSources {
-                    v4: only(host.ip(false)),
-                    v6: only(host.ip(true)),
-                }
-            }
-        }
-        self
     }
 }
 

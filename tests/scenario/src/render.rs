@@ -51,18 +51,7 @@ pub fn rows(rows: &Adopted) -> String {
         };
         let _ = writeln!(text, "address {address} {kind}{node_ports}{vip}");
     }
-    for cidr in rows.service_cidrs.v4.iter().chain(&rows.service_cidrs.v6) {
-        let bits = u128::from_be_bytes(cidr.mask.bytes).count_ones();
-        if let Some(range) = Prefix::from_row(cidr.first, bits).filter(|_| bits > 0) {
-            let _ = writeln!(text, "ClusterIPs are in {range}");
-        }
-    }
-    for cidr in [rows.local_sources.v4, rows.local_sources.v6] {
-        let bits = u128::from_be_bytes(cidr.mask.bytes).count_ones();
-        if let Some(range) = Prefix::from_row(cidr.first, bits).filter(|_| bits > 0) {
-            let _ = writeln!(text, "pods are in {range}");
-        }
-    }
+    text.push_str(&ranges(rows));
     let (first, last) = rows.node_ports;
     if first <= last {
         let _ = writeln!(text, "node ports {first} to {last}");
@@ -77,6 +66,24 @@ pub fn rows(rows: &Adopted) -> String {
         names.len()
     );
     text.truncate(text.trim_end().len());
+    text
+}
+
+/// The ranges of ClusterIPs and of pods.
+fn ranges(rows: &Adopted) -> String {
+    let mut text = String::new();
+    for cidr in rows.service_cidrs.v4.iter().chain(&rows.service_cidrs.v6) {
+        let bits = u128::from_be_bytes(cidr.mask.bytes).count_ones();
+        if let Some(range) = Prefix::from_row(cidr.first, bits).filter(|_| bits > 0) {
+            let _ = writeln!(text, "ClusterIPs are in {range}");
+        }
+    }
+    for cidr in [rows.local_sources.v4, rows.local_sources.v6] {
+        let bits = u128::from_be_bytes(cidr.mask.bytes).count_ones();
+        if let Some(range) = Prefix::from_row(cidr.first, bits).filter(|_| bits > 0) {
+            let _ = writeln!(text, "pods are in {range}");
+        }
+    }
     text
 }
 

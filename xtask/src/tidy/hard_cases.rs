@@ -60,7 +60,7 @@ fn exists(test: &str, files: &[File]) -> bool {
     let function = format!("fn {test}(");
     files.iter().any(|file| {
         let is_file = |folder: &&str| file.path == format!("{folder}{test}.txt");
-        FOLDERS.iter().any(|folder| is_file(&folder)) || (file.is_rust() && file.text.contains(&function))
+        FOLDERS.iter().any(is_file) || (file.is_rust() && file.text.contains(&function))
     })
 }
 
@@ -77,17 +77,18 @@ mod tests {
 
     #[test]
     fn rows_without_a_test_and_tests_without_a_file_are_found() {
-        let mut table: String = (2..=16)
-            .map(|row| format!("| p{row} | what | `p{row}_it` |\n"))
-            .collect();
-        table.extend((1..=24).map(|row| format!("| n{row} | what `x` | `n{row}-it` |\n")));
+        let lines = |from: usize, to: usize, line: &dyn Fn(usize) -> String| -> String {
+            (from..=to).map(line).collect::<Vec<_>>().concat()
+        };
+        let mut table = lines(2, 16, &|row| format!("| p{row} | what | `p{row}_it` |\n"));
+        table += &lines(1, 24, &|row| format!("| n{row} | what `x` | `n{row}-it` |\n"));
         let page = |first: &str| {
             file(
                 PAGE,
                 &format!("{HEADING}\n\n{first}{table}\n## Next\n| p1 | no | `x` |\n"),
             )
         };
-        let functions: String = (1..=16).map(|row| format!("fn p{row}_it() {{}}\n")).collect();
+        let functions = lines(1, 16, &|row| format!("fn p{row}_it() {{}}\n"));
         let mut files = vec![page("| p1 | what | `p1_it`, more |\n"), file("a.rs", &functions)];
         files.extend((1..=24).map(|row| file(&format!("tests/scenario/cases/n{row}-it.txt"), "")));
         let said = |files: &[File]| -> Vec<String> {
