@@ -9,7 +9,6 @@
 
 mod addons;
 mod control_plane;
-mod forward;
 mod images;
 mod init;
 mod kubectl;
