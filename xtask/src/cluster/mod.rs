@@ -14,6 +14,7 @@ mod init;
 mod kubectl;
 mod node;
 mod options;
+mod oracle;
 mod pki;
 mod programs;
 mod running;
@@ -29,6 +30,7 @@ use clap::Subcommand;
 
 pub(crate) use images::REGISTRY;
 pub(crate) use options::Proxy;
+pub(crate) use oracle::ApiServer;
 pub(crate) use suites::{E2ePlace, E2ePrograms, Shared, e2e_programs, kubernetes_version, state_file};
 
 /// What `cluster` is asked.
