@@ -24,6 +24,25 @@ pub(crate) struct Args {
     require_root: bool,
     #[command(flatten)]
     e2e: e2e::E2eArgs,
+    #[command(flatten)]
+    oracle: OracleArgs,
+}
+
+/// What the oracle is asked besides.
+#[derive(clap::Args)]
+struct OracleArgs {
+    /// oracle: number of the first state
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// oracle: how many states, each of which is the one before with some changes
+    #[arg(long, default_value_t = 150)]
+    states: u64,
+}
+
+impl Default for OracleArgs {
+    fn default() -> Self {
+        Self { seed: 1, states: 150 }
+    }
 }
 
 impl Args {
@@ -34,6 +53,7 @@ impl Args {
             filter: Vec::new(),
             require_root: true,
             e2e: e2e::E2eArgs::default(),
+            oracle: OracleArgs::default(),
         }
     }
 
@@ -71,6 +91,8 @@ enum Suite {
     Node,
     /// A real cluster with weir as its DaemonSet (root, and Go for the first time)
     Cluster,
+    /// Random Services, and the same probes at a node with kube-proxy and one with weir (root, and Go for the first time)
+    Oracle,
     /// Kubernetes' own end-to-end tests in such a cluster: conformance, and all of its network group when named
     E2e,
 }
@@ -84,6 +106,7 @@ impl Suite {
             Self::Packet => "packet",
             Self::Node => "node",
             Self::Cluster => "cluster",
+            Self::Oracle => "oracle",
             Self::E2e => "e2e",
         }
     }
@@ -102,6 +125,7 @@ impl Suite {
     fn commands(self) -> &'static [&'static str] {
         match self {
             Self::Unit | Self::Cluster | Self::E2e => &[],
+            Self::Oracle => &["ip", "nsenter", "nft"],
             Self::Support => &["ip", "nsenter"],
             Self::Scenario | Self::Packet => &["ip", "nsenter", "bpftool", "strace"],
             Self::Node => &[
@@ -114,7 +138,7 @@ impl Suite {
     fn needs_root(self) -> bool {
         matches!(
             self,
-            Self::Support | Self::Packet | Self::Node | Self::Cluster | Self::E2e
+            Self::Support | Self::Packet | Self::Node | Self::Cluster | Self::Oracle | Self::E2e
         )
     }
 
@@ -230,6 +254,16 @@ impl Run<'_> {
             tests
                 .env("WEIR_LAB_PEER", weir_lab::peer_binary()?)
                 .env("WEIR_CLUSTER", cluster::state_file());
+        }
+        // Ends with the suite.
+        let mut api_server = None;
+        if suite == Suite::Oracle {
+            let api_server = api_server.insert(cluster::ApiServer::start()?);
+            tests
+                .env("WEIR_ORACLE_KUBECONFIG", api_server.kubeconfig())
+                .env("WEIR_ORACLE_KUBE_PROXY", api_server.kube_proxy())
+                .env("WEIR_ORACLE_SEED", args.oracle.seed.to_string())
+                .env("WEIR_ORACLE_STATES", args.oracle.states.to_string());
         }
         if args.require_root {
             tests.env("REQUIRE_ROOT", "1");

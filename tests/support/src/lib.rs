@@ -13,6 +13,7 @@
 //! ```
 
 pub mod clock;
+mod forward;
 mod host;
 mod ip;
 mod kernel_fs;
@@ -29,6 +30,7 @@ mod sweep;
 mod traffic;
 mod weir;
 
+pub use forward::forward;
 pub use host::Host;
 pub use lab::Lab;
 pub use manifest::Manifests;

@@ -56,6 +56,17 @@ impl Weir {
     pub fn start_with(rights: Rights, node: &Node, manifests: &Path, extra: &[&str]) -> Result<Self> {
         let mut arguments = vec!["--manifests".to_owned(), manifests.display().to_string()];
         arguments.extend(extra.iter().map(|&argument| argument.to_owned()));
+        Self::start_as(rights, node, arguments)
+    }
+
+    /// Starts an agent that reads an API server, and waits until it is ready.
+    pub fn start_at(node: &Node, kubeconfig: &Path, extra: &[&str]) -> Result<Self> {
+        let mut arguments = vec!["--kubeconfig".to_owned(), kubeconfig.display().to_string()];
+        arguments.extend(extra.iter().map(|&argument| argument.to_owned()));
+        Self::start_as(Rights::Root, node, arguments)
+    }
+
+    fn start_as(rights: Rights, node: &Node, arguments: Vec<String>) -> Result<Self> {
         let mut weir = Self {
             log: node.dir().join(format!("{}-weir.log", node.name())),
             node: node.clone(),

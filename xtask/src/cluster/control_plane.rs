@@ -1,14 +1,14 @@
 //! etcd, the API server, the controller manager and the scheduler, on a machine of their own.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use weir_lab::{Host, Lab};
+use weir_lab::{Host, Lab, forward};
 
-use super::forward::forward;
 use super::kubectl::Kubectl;
 use super::options::{API_PORT, Options, api_server_names};
 use super::pki::Pki;
@@ -36,11 +36,31 @@ impl ControlPlane {
         options: Options,
         kubeconfig: &Path,
     ) -> Result<Self> {
+        let mut plane = Self::start_api(programs, lab, host, options, kubeconfig)?;
+        let manager = controller_manager(programs, options, &plane.pki)?;
+        let scheduler = scheduler(programs, &plane.pki)?;
+        for (name, command) in [
+            ("kube-controller-manager", manager),
+            ("kube-scheduler", scheduler),
+        ] {
+            plane.parts.push(Part::start(name, host, command)?);
+        }
+        Ok(plane)
+    }
+
+    /// Starts an API server with nobody who acts on what it holds.
+    pub(super) fn start_api(
+        programs: &Programs,
+        lab: &Lab,
+        host: &Host,
+        options: Options,
+        kubeconfig: &Path,
+    ) -> Result<Self> {
         let address = SocketAddr::new(IpAddr::V4(host.v4()), API_PORT);
         let folder = lab.dir().join("pki");
         let names = api_server_names(host.v4(), host.v6());
         let pki = Pki::create(&folder, &format!("https://{address}"), names)?;
-        let door = forward(host, address)?;
+        let door = door(host, address)?;
         pki.admin(kubeconfig, &format!("https://{door}"))?;
         let kubectl = Kubectl::new(programs, kubeconfig);
 
@@ -49,13 +69,7 @@ impl ControlPlane {
         api_server.wait("the API server is ready", PATIENCE, || {
             kubectl.succeeds(&["get", "--raw", "/readyz"])
         })?;
-        let mut parts = vec![etcd, api_server];
-        parts.push(Part::start(
-            "kube-controller-manager",
-            host,
-            controller_manager(programs, options, &pki)?,
-        )?);
-        parts.push(Part::start("kube-scheduler", host, scheduler(programs, &pki)?)?);
+        let parts = vec![etcd, api_server];
         Ok(Self { pki, kubectl, parts })
     }
 
@@ -71,6 +85,18 @@ impl ControlPlane {
             kubectl.succeeds(&["-n", "default", "get", "serviceaccount", "default"])
         })
     }
+}
+
+/// A port on the machine's loopback that leads to this address in the host's namespace.
+fn door(host: &Host, address: SocketAddr) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback")?;
+    let door = listener.local_addr()?;
+    let host = host.clone();
+    forward(listener, move || {
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(5));
+        host.run(connect).map_err(io::Error::other)?
+    });
+    Ok(door)
 }
 
 /// A cluster's data is worth nothing after its end, so nothing waits for the disk.
