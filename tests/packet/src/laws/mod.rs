@@ -117,22 +117,23 @@ fn one_connection(touched: &Touched) -> Result<()> {
     Ok(())
 }
 
-/// A connection loses a row only when it is over, or to a fresh start of itself, or because the row is in `FLOWS` now.
+/// A connection loses a row only when it is over, or to a fresh start of itself, or because `FLOWS`, which is asked first, has one of it.
 fn lost_in_time(memory: &Memory, arrival: &Arrival, touched: &Touched) -> Result<()> {
     let packet = decode(&arrival.bytes, arrival.program.ethernet());
     let ends = packet.and_then(|packet| Some((packet.source, packet.destination, packet.ports?)));
     for old in &touched.lost {
         let itself = ends == Some((old.client, old.frontend, (old.client_port, old.frontend_port)));
         ensure!(
-            is_over(memory, old) || itself || moved(memory, old),
+            is_over(memory, old) || itself || is_shadowed(memory, old),
             "a live connection lost its row: {old:?}"
         );
     }
     Ok(())
 }
 
-/// Whether a row of a half-open connection is one of an established connection now.
-fn moved(memory: &Memory, old: &Flow) -> bool {
+/// Whether no packet meets a half-open row, as `FLOWS` has one of its connection: the same that has moved, or that of an
+/// earlier turn, which an answer has brought back after it was evicted.
+fn is_shadowed(memory: &Memory, old: &Flow) -> bool {
     let (to_service, from_backend) = flow::keys(old);
     let key = if old.direction == Direction::ToService.code() {
         to_service
@@ -141,9 +142,7 @@ fn moved(memory: &Memory, old: &Flow) -> bool {
     };
     let flows = memory.flows.borrow();
     old.state & FlowBit::Established.code() == 0
-        && flows
-            .get(&key)
-            .is_some_and(|new| flow::same_translation(new, old))
+        && flows.get(&key).is_some_and(|new| flow::same_connection(new, old))
 }
 
 /// Whether a connection has been silent for longer than its state allows, or has ended.
@@ -187,7 +186,8 @@ fn quoted(outcome: &Outcome, (asked, reply): (&Decoded, &Decoded), reason: Reaso
 fn aborted(arrival: &Arrival, outcome: &Outcome, (asked, reply): (&Decoded, &Decoded)) -> Result<()> {
     let there = arrival.bytes.get(asked.l4..).context("no header")?;
     let back = outcome.bytes.get(reply.l4..).context("no header")?;
-    let chunk = there.get(12).copied();
+    // Type and flags: a chunk that is cut off between them is none.
+    let chunk = there.get(12..14).and_then(|chunk| chunk.first().copied());
     ensure!(
         !matches!(chunk, Some(ABORT | SHUTDOWN_COMPLETE)),
         "an end was answered"
