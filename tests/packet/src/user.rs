@@ -7,6 +7,7 @@ use proxy_datapath::tables::Tables;
 use proxy_datapath::{Packet as _, Place, Scratch, Verdict, path, rewrite};
 
 use crate::frame::Frame;
+use crate::node::Port;
 
 /// `TC_ACT_UNSPEC`.
 pub const NEXT: i32 = -1;
@@ -113,6 +114,16 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// A packet by itself at an interface.
+    pub const fn at(program: Program, port: Port, bytes: Vec<u8>) -> Self {
+        Self {
+            program,
+            interface: port.index(),
+            segment: 0,
+            bytes,
+        }
+    }
+
     /// Where it is met.
     pub const fn place(&self) -> Place {
         Place {

@@ -134,12 +134,8 @@ fn a_row_holds_while_all_that_it_says_is_true() -> Result<()> {
 
 fn syn(client: Host, port: u16, node_port: u16) -> Arrival {
     let ends = ((client.ip(false), port), (Host::Node.ip(false), node_port));
-    Arrival {
-        program: Program::UplinkIngress,
-        interface: Port::Uplink.index(),
-        segment: 0,
-        bytes: Craft::tcp(ends.0, ends.1, SYN).bytes(true),
-    }
+    let bytes = Craft::tcp(ends.0, ends.1, SYN).bytes(true);
+    Arrival::at(Program::UplinkIngress, Port::Uplink, bytes)
 }
 
 /// A client's first two connections meet on two CPUs: whatever stood in its row before, both go to one backend.

@@ -18,12 +18,7 @@ fn ends(v6: bool) -> (Endpoint, Endpoint) {
 
 /// A packet from a pod, by its bytes.
 fn from_pod(bytes: Vec<u8>) -> Arrival {
-    Arrival {
-        program: Program::PodIngress,
-        interface: Port::Pod1.index(),
-        segment: 0,
-        bytes,
-    }
+    Arrival::at(Program::PodIngress, Port::Pod1, bytes)
 }
 
 /// What becomes of a packet of a new connection.

@@ -7,25 +7,16 @@ use weir_packet::kernel::Kernel;
 use weir_packet::node::{self, Host, Port};
 use weir_packet::user::{Arrival, NEXT, Program, REDIRECT};
 
-const fn at(program: Program, port: Port, bytes: Vec<u8>) -> Arrival {
-    Arrival {
-        program,
-        interface: port.index(),
-        segment: 0,
-        bytes,
-    }
-}
-
 fn from_pod(port: Port, packet: &Craft) -> Arrival {
-    at(Program::PodIngress, port, packet.bytes(true))
+    Arrival::at(Program::PodIngress, port, packet.bytes(true))
 }
 
 fn to_pod(port: Port, packet: &Craft) -> Arrival {
-    at(Program::PodEgress, port, packet.bytes(true))
+    Arrival::at(Program::PodEgress, port, packet.bytes(true))
 }
 
 fn from_outside(packet: &Craft) -> Arrival {
-    at(Program::UplinkIngress, Port::Uplink, packet.bytes(true))
+    Arrival::at(Program::UplinkIngress, Port::Uplink, packet.bytes(true))
 }
 
 /// Runs packets, which must get these answers of the program, in both families.
@@ -75,7 +66,11 @@ fn p1_a_packet_that_is_translated() -> Result<()> {
             ("its answer", to_pod(Port::Pod2, &answer), NEXT),
         ];
         for piece in datagram.fragments(7, &[8, 20], true) {
-            packets.push(("fragment", at(Program::PodIngress, Port::Pod2, piece), NEXT));
+            packets.push((
+                "fragment",
+                Arrival::at(Program::PodIngress, Port::Pod2, piece),
+                NEXT,
+            ));
         }
         packets
     })
@@ -94,7 +89,7 @@ fn p1_a_packet_that_goes_past_the_stack() -> Result<()> {
             ("SYN", from_outside(&Craft::tcp(client, frontend, SYN)), REDIRECT),
             (
                 "answer",
-                at(Program::UplinkIngress, Port::Overlay, answer),
+                Arrival::at(Program::UplinkIngress, Port::Overlay, answer),
                 REDIRECT,
             ),
             (
@@ -187,7 +182,7 @@ fn an_sctp_packet() -> Result<()> {
             ),
         ];
         for bytes in piece.fragments(7, &[8, 20], true) {
-            packets.push(("fragment", at(Program::PodIngress, near, bytes), NEXT));
+            packets.push(("fragment", Arrival::at(Program::PodIngress, near, bytes), NEXT));
         }
         let answer = Craft::sctp(itself, other, INIT_ACK);
         packets.push(("same port", to_pod(near, &answer), NEXT));

@@ -14,12 +14,7 @@ fn pair() -> Result<Pair> {
 }
 
 fn from_pod(pair: &mut Pair, bytes: Vec<u8>) -> Result<Outcome> {
-    pair.run(&Arrival {
-        program: Program::PodIngress,
-        interface: Port::Pod1.index(),
-        segment: 0,
-        bytes,
-    })
+    pair.run(&Arrival::at(Program::PodIngress, Port::Pod1, bytes))
 }
 
 /// An IPv6 packet between IPv4-mapped addresses, as they stand in the rows for IPv4.
@@ -44,12 +39,7 @@ fn p3_an_ipv6_packet_does_not_reach_ipv4_rows() -> Result<()> {
     let outcome = from_pod(&mut pair, Craft::tcp(client, frontend, SYN).bytes(true))?;
     assert_eq!(outcome.verdict, Verdict::Translate(Reason::NewFlow));
     let answer = mapped((Host::Remote(6).ip(false), 8443), client, 4);
-    let arrival = Arrival {
-        program: Program::PodEgress,
-        interface: Port::Pod1.index(),
-        segment: 0,
-        bytes: answer,
-    };
+    let arrival = Arrival::at(Program::PodEgress, Port::Pod1, answer);
     assert_eq!(pair.run(&arrival)?.verdict, Verdict::Ignore);
     Ok(())
 }
@@ -151,12 +141,7 @@ fn a_syn_does_not_stick_to_a_backend_that_is_gone() -> Result<()> {
     assert_eq!(from_pod(&mut pair, syn.clone())?.verdict, new);
     let backend = (Host::Remote(6).ip(false), 8443);
     let answer = Craft::tcp(backend, client, SYN | ACK).bytes(true);
-    let answered = pair.run(&Arrival {
-        program: Program::PodEgress,
-        interface: Port::Pod1.index(),
-        segment: 0,
-        bytes: answer,
-    })?;
+    let answered = pair.run(&Arrival::at(Program::PodEgress, Port::Pod1, answer))?;
     assert_eq!(answered.verdict, Verdict::Translate(Reason::Reverse));
     assert_eq!(
         from_pod(&mut pair, Craft::tcp(client, frontend, ACK).bytes(true))?.verdict,

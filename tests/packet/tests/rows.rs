@@ -12,17 +12,8 @@ use weir_packet::node::{self, Host, Port};
 use weir_packet::pair::Pair;
 use weir_packet::user::{Arrival, Outcome, Program};
 
-const fn at(program: Program, port: Port, bytes: Vec<u8>) -> Arrival {
-    Arrival {
-        program,
-        interface: port.index(),
-        segment: 0,
-        bytes,
-    }
-}
-
 fn from_pod(pair: &mut Pair, bytes: Vec<u8>) -> Result<Outcome> {
-    pair.run(&at(Program::PodIngress, Port::Pod1, bytes))
+    pair.run(&Arrival::at(Program::PodIngress, Port::Pod1, bytes))
 }
 
 /// RFC 768 and RFC 8200, 8.1: 0 says that there is no checksum, so one that comes out as 0 is written as 0xffff.
@@ -153,7 +144,7 @@ fn open_until_a_drop(pair: &mut Pair, v6: bool, most: u16) -> Result<Vec<u16>> {
     let mut ports = Vec::new();
     for number in 0..most {
         let syn = Craft::tcp(client(number, v6), (Host::Node.ip(v6), 30_443), SYN).bytes(true);
-        let outcome = pair.run(&at(Program::UplinkIngress, Port::Uplink, syn))?;
+        let outcome = pair.run(&Arrival::at(Program::UplinkIngress, Port::Uplink, syn))?;
         match outcome.verdict {
             Verdict::Redirect(Reason::NewFlow) => {
                 let decoded = decode(&outcome.bytes, true).context("not readable")?;
@@ -189,12 +180,12 @@ fn p8_ports_are_used_up_before_a_drop_and_never_twice() -> Result<()> {
             let port = ports.get(last).context("no port")?;
             let backend = (Host::Remote(6).ip(v6), 8_443);
             let over = Craft::tcp(backend, (Host::OverlayGate.ip(v6), *port), RST | ACK).bytes(true);
-            let arrival = at(Program::UplinkIngress, Port::Overlay, over);
+            let arrival = Arrival::at(Program::UplinkIngress, Port::Overlay, over);
             assert_eq!(pair.run(&arrival)?.verdict, Verdict::Redirect(Reason::Reverse));
             pair.age(121)?;
             if range <= 16 {
                 let syn = Craft::tcp(client(waiting, v6), (Host::Node.ip(v6), 30_443), SYN).bytes(true);
-                let outcome = pair.run(&at(Program::UplinkIngress, Port::Uplink, syn))?;
+                let outcome = pair.run(&Arrival::at(Program::UplinkIngress, Port::Uplink, syn))?;
                 assert_eq!(outcome.verdict, Verdict::Redirect(Reason::NewFlow));
             }
         }

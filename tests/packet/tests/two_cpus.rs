@@ -33,12 +33,7 @@ fn kernel() -> Result<Option<Kernel>> {
 }
 
 fn at_pod(program: Program, packet: &Craft) -> Arrival {
-    Arrival {
-        program,
-        interface: Port::Pod1.index(),
-        segment: 0,
-        bytes: packet.bytes(true),
-    }
+    Arrival::at(program, Port::Pod1, packet.bytes(true))
 }
 
 /// A Service with one backend, and the backend.
@@ -142,12 +137,8 @@ fn from_outside(host: u8, node_port: u16) -> Arrival {
 
 fn from_outside_by(host: u8, port: u16, node_port: u16) -> Arrival {
     let client = (Host::Outside(host).ip(false), port);
-    Arrival {
-        program: Program::UplinkIngress,
-        interface: Port::Uplink.index(),
-        segment: 0,
-        bytes: Craft::tcp(client, (Host::Node.ip(false), node_port), SYN).bytes(true),
-    }
+    let bytes = Craft::tcp(client, (Host::Node.ip(false), node_port), SYN).bytes(true);
+    Arrival::at(Program::UplinkIngress, Port::Uplink, bytes)
 }
 
 /// A SYN and its retransmission, or two datagrams, may meet on two CPUs: they are one connection, at one backend.

@@ -315,12 +315,7 @@ impl Conversation {
     fn arrive_back(&self, bytes: Vec<u8>, ethernet: bool) -> Arrival {
         let (program, port, wanted) = self.backend_place();
         debug_assert_eq!(ethernet, wanted, "a packet made for another link");
-        Arrival {
-            program,
-            interface: port.index(),
-            segment: 0,
-            bytes,
-        }
+        Arrival::at(program, port, bytes)
     }
 }
 

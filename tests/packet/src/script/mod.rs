@@ -162,12 +162,7 @@ impl Stage<'_> {
             (false, Port::Tunnel) => Program::UplinkL3Egress,
         };
         let bytes = words::packet(packet, self.v6)?.bytes(program.ethernet(), &self.last)?;
-        let arrival = Arrival {
-            program,
-            interface: port.index(),
-            segment: 0,
-            bytes,
-        };
+        let arrival = Arrival::at(program, port, bytes);
         let outcome = self.pair.run(&arrival)?;
         if let Some(decoded) = decode(&outcome.bytes, program.ethernet()) {
             self.last = outcome.bytes.get(decoded.l3..).unwrap_or_default().to_vec();
