@@ -16,6 +16,14 @@ pub(crate) struct File {
 }
 
 impl File {
+    #[cfg(test)]
+    pub(crate) fn new(path: &str, text: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
     pub(crate) fn is_rust(&self) -> bool {
         Path::new(&self.path)
             .extension()

@@ -74,21 +74,9 @@ impl Expected {
 
     /// The expression by which ginkgo leaves them out; none if there is nothing to leave out.
     pub(super) fn skip_expression(&self) -> Option<String> {
-        let texts: Vec<_> = self.skip.iter().map(|skip| escape(&skip.text)).collect();
+        let texts: Vec<_> = self.skip.iter().map(|skip| regex::escape(&skip.text)).collect();
         (!texts.is_empty()).then(|| texts.join("|"))
     }
-}
-
-/// The text as an expression that matches only it.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if r"\.+*?()|[]{}^$".contains(character) {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -114,20 +114,13 @@ pub(super) fn decisions(files: &[File]) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    fn file(path: &str, text: &str) -> File {
-        File {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
-    }
-
     fn findings(path: &str, text: &str) -> usize {
         let files = [
-            file("x", ""),
-            file("docs/maps.md", ""),
-            file("proxy-model/src/plan.rs", ""),
+            File::new("x", ""),
+            File::new("docs/maps.md", ""),
+            File::new("proxy-model/src/plan.rs", ""),
         ];
-        check(&file(path, text), &files).len()
+        check(&File::new(path, text), &files).len()
     }
 
     #[test]
@@ -160,7 +153,7 @@ mod tests {
         let list = |names: &[&str]| {
             let files: Vec<_> = names
                 .iter()
-                .map(|name| file(&format!("docs/decisions/{name}"), ""))
+                .map(|name| File::new(&format!("docs/decisions/{name}"), ""))
                 .collect();
             decisions(&files).len()
         };

@@ -68,13 +68,6 @@ fn exists(test: &str, files: &[File]) -> bool {
 mod tests {
     use super::*;
 
-    fn file(path: &str, text: &str) -> File {
-        File {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
-    }
-
     #[test]
     fn rows_without_a_test_and_tests_without_a_file_are_found() {
         let lines = |from: usize, to: usize, line: &dyn Fn(usize) -> String| -> String {
@@ -83,14 +76,14 @@ mod tests {
         let mut table = lines(2, 16, &|row| format!("| p{row} | what | `p{row}_it` |\n"));
         table += &lines(1, 24, &|row| format!("| n{row} | what `x` | `n{row}-it` |\n"));
         let page = |first: &str| {
-            file(
+            File::new(
                 PAGE,
                 &format!("{HEADING}\n\n{first}{table}\n## Next\n| p1 | no | `x` |\n"),
             )
         };
         let functions = lines(1, 16, &|row| format!("fn p{row}_it() {{}}\n"));
-        let mut files = vec![page("| p1 | what | `p1_it`, more |\n"), file("a.rs", &functions)];
-        files.extend((1..=24).map(|row| file(&format!("tests/scenario/cases/n{row}-it.txt"), "")));
+        let mut files = vec![page("| p1 | what | `p1_it`, more |\n"), File::new("a.rs", &functions)];
+        files.extend((1..=24).map(|row| File::new(&format!("tests/scenario/cases/n{row}-it.txt"), "")));
         let said = |files: &[File]| -> Vec<String> {
             check(files).into_iter().map(|finding| finding.what).collect()
         };

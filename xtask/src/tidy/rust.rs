@@ -191,11 +191,7 @@ mod tests {
     use super::*;
 
     fn findings(path: &str, text: &str) -> Vec<String> {
-        let file = File {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
-        check(&file)
+        check(&File::new(path, text))
             .into_iter()
             .map(|finding| format!("{}: {}", finding.line, finding.what))
             .collect()

@@ -62,11 +62,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<usize> {
-        let file = File {
-            path: "a.md".to_owned(),
-            text: text.to_owned(),
-        };
-        check(&file).iter().map(|finding| finding.line).collect()
+        check(&File::new("a.md", text)).iter().map(|finding| finding.line).collect()
     }
 
     #[test]
@@ -77,10 +73,7 @@ mod tests {
 
     #[test]
     fn tabs_are_for_go() {
-        let file = |path: &str| File {
-            path: path.to_owned(),
-            text: "\ta\n".to_owned(),
-        };
+        let file = |path: &str| File::new(path, "\ta\n");
         assert_eq!(check(&file("a.rs")).len(), 1);
         assert!(check(&file("tests/go.mod")).is_empty());
         assert!(check(&file("tests/a.go")).is_empty());
