@@ -82,7 +82,10 @@ mod tests {
             )
         };
         let functions = lines(1, 16, &|row| format!("fn p{row}_it() {{}}\n"));
-        let mut files = vec![page("| p1 | what | `p1_it`, more |\n"), File::new("a.rs", &functions)];
+        let mut files = vec![
+            page("| p1 | what | `p1_it`, more |\n"),
+            File::new("a.rs", &functions),
+        ];
         files.extend((1..=24).map(|row| File::new(&format!("tests/scenario/cases/n{row}-it.txt"), "")));
         let said = |files: &[File]| -> Vec<String> {
             check(files).into_iter().map(|finding| finding.what).collect()

@@ -62,7 +62,10 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<usize> {
-        check(&File::new("a.md", text)).iter().map(|finding| finding.line).collect()
+        check(&File::new("a.md", text))
+            .iter()
+            .map(|finding| finding.line)
+            .collect()
     }
 
     #[test]

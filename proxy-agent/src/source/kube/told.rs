@@ -292,9 +292,9 @@ mod tests {
         let problems = [problem("web", "is odd")];
         told.learn(&problems, second(0));
         assert_eq!(say(&mut told, second(0), Outcome::Settled), one("web", 1));
-        for now in 1..100 {
-            told.learn(&problems, second(now));
-            assert_eq!(say(&mut told, second(now), Outcome::Settled), []);
+        for passed in 1..100 {
+            told.learn(&problems, second(passed));
+            assert_eq!(say(&mut told, second(passed), Outcome::Settled), []);
         }
         let Next::Wait(again) = told.next(second(100)) else {
             panic!("{told:?}")
@@ -309,10 +309,10 @@ mod tests {
         let problems = [problem("web", "is odd")];
         told.learn(&problems, second(0));
         assert_eq!(say(&mut told, second(0), Outcome::Settled), one("web", 1));
-        for now in 1..=10 {
-            told.learn(&[], second(now));
-            told.learn(&problems, second(now));
-            assert_eq!(told.next(second(now)), Next::Wait(SERIES_PAUSE));
+        for passed in 1..=10 {
+            told.learn(&[], second(passed));
+            told.learn(&problems, second(passed));
+            assert_eq!(told.next(second(passed)), Next::Wait(SERIES_PAUSE));
         }
         assert_eq!(say(&mut told, SERIES_PAUSE, Outcome::Settled), one("web", 11));
         // What is over when its turn comes is not said.
