@@ -22,6 +22,8 @@ use crate::{checksum, crc, reply};
 
 /// Bytes of the header.
 pub const HEADER: usize = 12;
+/// Bytes of a chunk's header: type, flags, length.
+const CHUNK_HEADER: usize = 4;
 /// Offset of the checksum.
 const CHECKSUM: usize = 8;
 
@@ -75,7 +77,9 @@ pub(crate) fn read(packet: &impl Packet, tables: &impl Tables, s: &mut Scratch) 
     }
     // In a GSO packet the chunks are elsewhere. What begins or ends an association is never in one: data, then.
     let [chunk, _] = packet.load::<2>(l4 + HEADER).unwrap_or_default();
-    s.sctp.chunk = if length == HEADER { DATA } else { chunk };
+    // What ends within a chunk's header has none; a frame may have padding there.
+    let is_cut = length < HEADER + CHUNK_HEADER;
+    s.sctp.chunk = if is_cut { DATA } else { chunk };
     s.packet.tcp_flags = tables.sctp_flags(s.sctp.chunk, s.sctp.tag);
     Content::Transport
 }

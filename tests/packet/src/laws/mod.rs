@@ -186,8 +186,11 @@ fn quoted(outcome: &Outcome, (asked, reply): (&Decoded, &Decoded), reason: Reaso
 fn aborted(arrival: &Arrival, outcome: &Outcome, (asked, reply): (&Decoded, &Decoded)) -> Result<()> {
     let there = arrival.bytes.get(asked.l4..).context("no header")?;
     let back = outcome.bytes.get(reply.l4..).context("no header")?;
-    // Type and flags: a chunk that is cut off between them is none.
-    let chunk = there.get(12..14).and_then(|chunk| chunk.first().copied());
+    // A chunk is none if the packet ends in its header, or the bytes that are there between type and flags.
+    let chunk = match there.get(12..14) {
+        Some([chunk, _]) if asked.end >= asked.l4 + 16 => Some(*chunk),
+        _ => None,
+    };
     ensure!(
         !matches!(chunk, Some(ABORT | SHUTDOWN_COMPLETE)),
         "an end was answered"
