@@ -1,6 +1,7 @@
 //! Generated packets do the same in the kernel as in user space, and break no law.
 //!
-//! `WEIR_PARITY_PACKETS` says how many (100,000), `WEIR_PARITY_SEED` repeats a run.
+//! `WEIR_PARITY_PACKETS` says how many (100,000), `WEIR_PARITY_SEED` where the seeds of the batches begin. It is the same in
+//! every run, so that what is red was made red by a change; the nightly run begins elsewhere and goes further.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -71,8 +72,7 @@ fn a_hundred_thousand_packets_do_the_same_in_both_worlds() -> Result<()> {
         return Ok(());
     }
     let packets = number("WEIR_PARITY_PACKETS")?.unwrap_or(100_000);
-    let given = number("WEIR_PARITY_SEED")?;
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()).wrapping_mul(0x1_0001));
+    let seed = number("WEIR_PARITY_SEED")?.unwrap_or(1);
     println!("WEIR_PARITY_SEED={seed}");
     let pair = Pair::new(Some(Kernel::load()?), &node::rows(20_000))?;
     let began = uptime();

@@ -137,20 +137,13 @@ fn there_and_back(
     outcome: &Outcome,
     (before, after): (&Decoded, &Decoded),
 ) -> Result<()> {
-    let program = match (before.source != after.source, arrival.program.ethernet()) {
-        (true, true) => Program::UplinkIngress,
-        (true, false) => Program::UplinkL3Ingress,
-        (false, true) if matches!(arrival.program, Program::PodIngress | Program::GuestIngress) => {
-            Program::PodEgress
-        }
-        (false, true) => Program::UplinkEgress,
-        (false, false) => Program::UplinkL3Egress,
-    };
-    let answer = Arrival {
-        program,
-        bytes: without_syn(turned(&outcome.bytes, after), after),
-        ..arrival.clone()
-    };
+    let hidden = before.source != after.source;
+    let mut answer = answer(arrival, outcome, after, hidden);
+    // Somebody may have forged the very address that hides clients.
+    let is_node = |address| memory.addresses.get(address).is_some_and(Address::is_node);
+    if !hidden && is_node(&before.source) && !answerable(memory, &answer, (before, after)) {
+        answer = self::answer(arrival, outcome, after, true);
+    }
     if !answerable(memory, &answer, (before, after)) {
         ensure!(
             outcome.verdict.reason() != Some(Reason::NewFlow),
@@ -163,7 +156,10 @@ fn there_and_back(
         Verdict::Translate(Reason::Reverse) | Verdict::Redirect(Reason::Reverse) => {}
         Verdict::Reply(Reason::RejectTooBig | Reason::RejectHopLimit)
         | Verdict::Drop(Reason::DropNoRoute | Reason::DropUnanswerable) => return Ok(()),
-        other => bail!("the answer at {program:?} is not translated back: {other:?}"),
+        other => bail!(
+            "the answer at {:?} is not translated back: {other:?}",
+            answer.program
+        ),
     }
     let hops =
         before.hop_limit - decode(&back.bytes, arrival.program.ethernet()).map_or(0, |back| back.hop_limit);
@@ -181,6 +177,24 @@ fn there_and_back(
         wanted
     );
     Ok(())
+}
+
+/// The answer to a translated packet, where it is met: at ingress if it is for the node, which hides the client.
+fn answer(arrival: &Arrival, outcome: &Outcome, after: &Decoded, hidden: bool) -> Arrival {
+    let program = match (hidden, arrival.program.ethernet()) {
+        (true, true) => Program::UplinkIngress,
+        (true, false) => Program::UplinkL3Ingress,
+        (false, true) if matches!(arrival.program, Program::PodIngress | Program::GuestIngress) => {
+            Program::PodEgress
+        }
+        (false, true) => Program::UplinkEgress,
+        (false, false) => Program::UplinkL3Egress,
+    };
+    Arrival {
+        program,
+        bytes: without_syn(turned(&outcome.bytes, after), after),
+        ..arrival.clone()
+    }
 }
 
 /// Whether the row for answers is there and is this connection's own. An evicted one comes back with the first packet
