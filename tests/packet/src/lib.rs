@@ -23,6 +23,7 @@ pub mod masquerade;
 pub mod memory;
 pub mod network;
 pub mod node;
+pub mod objects;
 pub mod pair;
 pub mod random;
 pub mod rival;

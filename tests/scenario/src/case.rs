@@ -36,6 +36,8 @@ pub enum Section {
     Rows(String),
     /// The problems are these.
     Problems(String),
+    /// Packets meet this. Asked where the packet path is, in `tests/packet`.
+    Packets(String),
 }
 
 /// Something that happens.
@@ -128,7 +130,7 @@ impl Case {
         }
         let compared = matches!(
             case.sections.last(),
-            Some((_, Section::Rows(_) | Section::Problems(_)))
+            Some((_, Section::Rows(_) | Section::Problems(_) | Section::Packets(_)))
         );
         let has_rows = case
             .sections
@@ -176,6 +178,7 @@ impl Case {
             "then restart" if raw.body.is_empty() => Section::Then(Event::Restart),
             "rows" => Section::Rows(raw.body.clone()),
             "problems" => Section::Problems(raw.body.clone()),
+            "packets" if !raw.body.is_empty() => Section::Packets(raw.body.clone()),
             other => return Err(format!("unknown section --- {other}")),
         };
         self.sections.push((raw.line, section));
@@ -300,6 +303,8 @@ mod tests {
             format!("{SERVICE}--- rows\n--- then restart\n"),
             format!("{SERVICE}--- rows\n--- local\n192.0.2.1\n"),
             format!("{SERVICE}--- rows\n--- then restart\n--- problems\n"),
+            format!("{SERVICE}--- rows\n--- packets\n"),
+            format!("{SERVICE}--- packets\npod 10.0.0.1 tcp 10.96.0.1:80 = rejected\n"),
             format!("{SERVICE}--- then explode\n--- rows\n"),
             format!("no sentence\n{SERVICE}--- rows\n"),
             "A sentence.\nstray\n--- objects\n--- rows\n".to_owned(),

@@ -7,6 +7,7 @@
 //! --- then restart                                        the agent ends, and another adopts the rows
 //! --- rows                                                what the maps hold now, for people
 //! --- problems                                            what an operator is told; without it, nothing
+//! --- packets                                             what packets meet then (asked in `tests/packet`)
 //! ```
 //!
 //! Also, before `objects`: `--- local` (the addresses of the node's interfaces) and `--- limits` (small maps). The node
@@ -128,6 +129,7 @@ pub fn run_with(
                     })?;
                 }
             }
+            Section::Packets(_) => {}
             Section::Problems(_) => {
                 compare(Found {
                     section: position,

@@ -98,10 +98,9 @@ fn bless(case: &Case, kernel: &mut FakeKernel) {
             blessed.push_str(line);
             blessed.push('\n');
         }
-        let position = case
-            .sections
-            .iter()
-            .position(|(at, section)| *at == number && !matches!(section, Section::Then(_)));
+        let position = case.sections.iter().position(|(at, section)| {
+            *at == number && !matches!(section, Section::Then(_) | Section::Packets(_))
+        });
         let Some(position) = position else { continue };
         skipping = true;
         for one in found

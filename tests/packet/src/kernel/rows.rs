@@ -43,6 +43,10 @@ impl Kernel {
             word.bits |= bit.mask;
             self.rows.shared.set(bit.word, &word, 0)?;
         }
+        let sources: Vec<_> = self.rows.sources.keys().collect::<Result<_, _>>()?;
+        for key in &sources {
+            self.rows.sources.remove(key)?;
+        }
         for (bits, key, row) in &rows.sources {
             self.rows.sources.insert(&Key::new(*bits, *key), row, 0)?;
         }
