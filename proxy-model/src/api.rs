@@ -19,6 +19,10 @@ macro_rules! api {
     };
 }
 
+mod ingress;
+
+pub use ingress::*;
+
 api! {
     /// `metadata` of any object.
     pub struct Metadata {
@@ -99,6 +103,8 @@ api! {
         pub name: Option<String>,
         /// `TCP` (also when missing), `UDP` or `SCTP`.
         pub protocol: Option<String>,
+        /// What is spoken there, as `kubernetes.io/h2c`.
+        pub app_protocol: Option<String>,
         /// Port of the ClusterIP.
         pub port: Option<i64>,
         /// Port of the node.
@@ -175,6 +181,8 @@ api! {
 
     /// A port of a slice.
     pub struct EndpointPort {
+        /// What is spoken there, as `kubernetes.io/h2c`.
+        pub app_protocol: Option<String>,
         /// Joins with the port of that name in the Service.
         pub name: Option<String>,
         /// `TCP` (also when missing), `UDP` or `SCTP`.
