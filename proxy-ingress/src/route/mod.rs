@@ -10,14 +10,32 @@
 //!  Route ──▶ filters, then forward, redirect or answer
 //! ```
 //!
+//! What no route is for may have a default backend ([`PathMatch::Rest`]): those are asked when no host is left.
+//!
 //! Made for Ingress and for Gateway API's HTTPRoute alike, so it can say more than an Ingress can: methods, headers,
 //! queries, several weighted backends.
+
+#[cfg(test)]
+mod agree;
+pub mod explain;
+pub mod host;
+#[cfg(test)]
+mod naive;
+pub mod path;
+pub mod predicate;
+mod shards;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod trie;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::ObjectName;
+
+pub use table::{Asked, Found, Table};
 
 /// A way for requests that look alike.
 #[derive(Clone, PartialEq, Debug)]
@@ -83,6 +101,8 @@ pub enum PathMatch {
     Exact(Box<str>),
     /// This one and what is below it, element by element.
     Prefix(Box<str>),
+    /// Whatever no route of another sort is for, of any host: a default backend.
+    Rest,
 }
 
 /// What a request must have beside host and path.
