@@ -65,6 +65,8 @@ api! {
         /// One address a family.
         #[serde(rename = "clusterIPs")]
         pub cluster_ips: Option<Vec<String>>,
+        /// `IPv4` and `IPv6`, the primary one first.
+        pub ip_families: Option<Vec<String>>,
         /// Addresses that others route to the nodes.
         #[serde(rename = "externalIPs")]
         pub external_ips: Option<Vec<String>>,
@@ -151,6 +153,8 @@ api! {
         pub conditions: Option<Conditions>,
         /// Node it runs on.
         pub node_name: Option<String>,
+        /// Zone of that node.
+        pub zone: Option<String>,
         /// Who should use it.
         pub hints: Option<Hints>,
     }
