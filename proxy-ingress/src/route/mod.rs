@@ -23,7 +23,7 @@ pub mod host;
 mod naive;
 pub mod path;
 pub mod predicate;
-mod shards;
+pub(crate) mod shards;
 pub mod table;
 #[cfg(test)]
 mod tests;
