@@ -8,6 +8,11 @@ impl Created {
     /// An object that does not say, or says it in no way that can be read.
     pub const UNKNOWN: Self = Self(i64::MAX);
 
+    /// Seconds since 1970; the largest number where it is not known.
+    pub const fn seconds(self) -> i64 {
+        self.0
+    }
+
     /// Reads RFC 3339, the API's only format.
     pub fn read(text: Option<&str>) -> Self {
         text.and_then(seconds).map_or(Self::UNKNOWN, Self)

@@ -19,6 +19,10 @@ macro_rules! api {
     };
 }
 
+mod ingress;
+
+pub use ingress::*;
+
 api! {
     /// `metadata` of any object.
     pub struct Metadata {
@@ -61,6 +65,8 @@ api! {
         /// One address a family.
         #[serde(rename = "clusterIPs")]
         pub cluster_ips: Option<Vec<String>>,
+        /// `IPv4` and `IPv6`, the primary one first.
+        pub ip_families: Option<Vec<String>>,
         /// Addresses that others route to the nodes.
         #[serde(rename = "externalIPs")]
         pub external_ips: Option<Vec<String>>,
@@ -99,6 +105,8 @@ api! {
         pub name: Option<String>,
         /// `TCP` (also when missing), `UDP` or `SCTP`.
         pub protocol: Option<String>,
+        /// What is spoken there, as `kubernetes.io/h2c`.
+        pub app_protocol: Option<String>,
         /// Port of the ClusterIP.
         pub port: Option<i64>,
         /// Port of the node.
@@ -145,6 +153,8 @@ api! {
         pub conditions: Option<Conditions>,
         /// Node it runs on.
         pub node_name: Option<String>,
+        /// Zone of that node.
+        pub zone: Option<String>,
         /// Who should use it.
         pub hints: Option<Hints>,
     }
@@ -175,6 +185,8 @@ api! {
 
     /// A port of a slice.
     pub struct EndpointPort {
+        /// What is spoken there, as `kubernetes.io/h2c`.
+        pub app_protocol: Option<String>,
         /// Joins with the port of that name in the Service.
         pub name: Option<String>,
         /// `TCP` (also when missing), `UDP` or `SCTP`.

@@ -91,11 +91,13 @@ impl Model {
         }
     }
 
-    /// Takes in news, and says whether it was any: an object may be told again with nothing new in it. Work is
-    /// proportional to what changed.
+    /// Takes in news, and says whether it was any: an object may be told again with nothing new in it, and what is for the
+    /// ingress is none here. Work is proportional to what changed.
     pub fn observe(&mut self, change: Change) -> bool {
         let mut touched = Dirty::default();
         match change {
+            Change::Put(object) if !Kind::ALL.contains(&object.kind()) => {}
+            Change::Delete(kind, _) | Change::Replace(kind, _) if !Kind::ALL.contains(&kind) => {}
             Change::Put(object) => self.objects.put(&object, &mut touched),
             Change::Delete(kind, name) => self.objects.delete(kind, &name, &mut touched),
             Change::Replace(kind, list) => self.objects.replace(kind, &list, &mut touched),

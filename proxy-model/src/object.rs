@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::api::{ApiEndpointSlice, ApiNode, ApiService, ApiServiceCidr, Metadata};
+use crate::api::{
+    ApiEndpointSlice, ApiIngress, ApiIngressClass, ApiNode, ApiSecret, ApiService, ApiServiceCidr, Metadata,
+};
 use crate::slips;
 
 /// Namespace and name of an object; the namespace of a Node is empty.
@@ -29,10 +31,15 @@ impl ObjectName {
 impl ObjectName {
     /// Whether these are names as the API server takes them (RFC 1123): labels, and for what is no Service names with
     /// dots. They are written to terminals and logs as they are. How long a name is, is judged where it has to fit.
-    fn is_dns(&self, kind: Kind) -> bool {
+    pub fn is_dns(&self, kind: Kind) -> bool {
         let name = match kind {
             Kind::Service => is_label(&self.name),
-            Kind::EndpointSlice | Kind::Node | Kind::ServiceCidr => self.name.split('.').all(is_label),
+            Kind::EndpointSlice
+            | Kind::Node
+            | Kind::ServiceCidr
+            | Kind::Ingress
+            | Kind::IngressClass
+            | Kind::Secret => self.name.split('.').all(is_label),
         };
         name && (self.namespace.is_empty() || is_label(&self.namespace))
     }
@@ -64,14 +71,29 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1` ServiceCIDR.
     ServiceCidr,
+    /// `networking.k8s.io/v1` Ingress.
+    Ingress,
+    /// `networking.k8s.io/v1` IngressClass.
+    IngressClass,
+    /// `v1` Secret.
+    Secret,
 }
 
 impl Kind {
-    /// Every kind; those that are needed at the end.
+    /// Every kind that a node's agent reads; those that are needed at the end.
     pub const ALL: [Self; 4] = [Self::ServiceCidr, Self::Service, Self::EndpointSlice, Self::Node];
 
     /// Those without which nothing can be done. An API server before Kubernetes 1.33 has no ServiceCIDRs.
     pub const NEEDED: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
+
+    /// Every kind that the ingress reads.
+    pub const INGRESS: [Self; 5] = [
+        Self::IngressClass,
+        Self::Secret,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Ingress,
+    ];
 
     /// By the words of a manifest; `None` if weir does not read it.
     pub fn from_words(api_version: &str, kind: &str) -> Option<Self> {
@@ -80,6 +102,9 @@ impl Kind {
             ("discovery.k8s.io/v1", "EndpointSlice") => Some(Self::EndpointSlice),
             ("v1", "Node") => Some(Self::Node),
             ("networking.k8s.io/v1", "ServiceCIDR") => Some(Self::ServiceCidr),
+            ("networking.k8s.io/v1", "Ingress") => Some(Self::Ingress),
+            ("networking.k8s.io/v1", "IngressClass") => Some(Self::IngressClass),
+            ("v1", "Secret") => Some(Self::Secret),
             _ => None,
         }
     }
@@ -87,9 +112,9 @@ impl Kind {
     /// Group and version that weir reads it in.
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Service | Self::Node => "v1",
+            Self::Service | Self::Node | Self::Secret => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::ServiceCidr => "networking.k8s.io/v1",
+            Self::ServiceCidr | Self::Ingress | Self::IngressClass => "networking.k8s.io/v1",
         }
     }
 }
@@ -101,6 +126,9 @@ impl fmt::Display for Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::ServiceCidr => "ServiceCIDR",
+            Self::Ingress => "Ingress",
+            Self::IngressClass => "IngressClass",
+            Self::Secret => "Secret",
         })
     }
 }
@@ -116,11 +144,22 @@ pub enum Object {
     Node(ApiNode),
     /// A ServiceCIDR.
     ServiceCidr(ApiServiceCidr),
+    /// An Ingress.
+    Ingress(Box<ApiIngress>),
+    /// An IngressClass.
+    IngressClass(ApiIngressClass),
+    /// A Secret.
+    Secret(ApiSecret),
 }
 
 impl Object {
-    /// Reads one manifest. `None`: a kind that weir does not use, and that nobody can have meant for it.
+    /// Reads one manifest for a node's agent. `None`: a kind that it does not use, and that nobody can have meant for it.
     pub fn from_value(value: Value) -> Result<Option<Self>, DecodeError> {
+        Self::read(value, &Kind::ALL)
+    }
+
+    /// The same for who reads these kinds, and no others.
+    pub fn read(value: Value, kinds: &[Kind]) -> Result<Option<Self>, DecodeError> {
         let word = |name: &str| {
             value
                 .get(name)
@@ -132,8 +171,9 @@ impl Object {
         if kind.is_empty() {
             return Err(DecodeError::NoKind);
         }
-        let Some(kind) = Kind::from_words(&api_version, &kind) else {
-            return slips::check(&value, &api_version, &kind).map(|()| None);
+        let known = Kind::from_words(&api_version, &kind).filter(|kind| kinds.contains(kind));
+        let Some(kind) = known else {
+            return slips::check(&value, &api_version, &kind, kinds).map(|()| None);
         };
         let metadata = |name: &str| {
             let text = value
@@ -149,18 +189,26 @@ impl Object {
         if !name.is_dns(kind) {
             return Err(DecodeError::BadName { kind, name });
         }
-        let object = match kind {
+        Self::decode(kind, value)
+            .map(Some)
+            .map_err(|error| DecodeError::Shape {
+                kind,
+                name,
+                field: error.path().to_string(),
+                source: error.into_inner(),
+            })
+    }
+
+    fn decode(kind: Kind, value: Value) -> Result<Self, serde_path_to_error::Error<serde_json::Error>> {
+        match kind {
             Kind::Service => serde_path_to_error::deserialize(value).map(Self::Service),
             Kind::EndpointSlice => serde_path_to_error::deserialize(value).map(Self::EndpointSlice),
             Kind::Node => serde_path_to_error::deserialize(value).map(Self::Node),
             Kind::ServiceCidr => serde_path_to_error::deserialize(value).map(Self::ServiceCidr),
-        };
-        object.map(Some).map_err(|error| DecodeError::Shape {
-            kind,
-            name,
-            field: error.path().to_string(),
-            source: error.into_inner(),
-        })
+            Kind::Ingress => serde_path_to_error::deserialize(value).map(Self::Ingress),
+            Kind::IngressClass => serde_path_to_error::deserialize(value).map(Self::IngressClass),
+            Kind::Secret => serde_path_to_error::deserialize(value).map(Self::Secret),
+        }
     }
 
     /// What kind of object this is.
@@ -170,6 +218,9 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
             Self::ServiceCidr(_) => Kind::ServiceCidr,
+            Self::Ingress(_) => Kind::Ingress,
+            Self::IngressClass(_) => Kind::IngressClass,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 
@@ -187,14 +238,17 @@ impl Object {
             Self::EndpointSlice(slice) => &slice.metadata,
             Self::Node(node) => &node.metadata,
             Self::ServiceCidr(cidr) => &cidr.metadata,
+            Self::Ingress(ingress) => &ingress.metadata,
+            Self::IngressClass(class) => &class.metadata,
+            Self::Secret(secret) => &secret.metadata,
         }
     }
 }
 
-/// The name under which an object is known: no namespace for a Node or a ServiceCIDR, `default` where none is written.
+/// The name under which an object is known: no namespace for what has none, `default` where none is written.
 fn full_name(kind: Kind, namespace: String, name: String) -> ObjectName {
     let namespace = match kind {
-        Kind::Node | Kind::ServiceCidr => String::new(),
+        Kind::Node | Kind::ServiceCidr | Kind::IngressClass => String::new(),
         _ if namespace.is_empty() => "default".to_owned(),
         _ => namespace,
     };
@@ -369,6 +423,31 @@ mod tests {
             assert!(matches!(refused, DecodeError::BadName { .. }), "{refused}");
             assert!(!refused.to_string().contains(char::is_control), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn each_reader_has_its_kinds() {
+        let object = |kind: Kind| json!({"apiVersion": kind.api_version(), "kind": kind.to_string(), "metadata": {"name": "web"}, "spec": 5});
+        for kind in [Kind::Ingress, Kind::IngressClass, Kind::Secret] {
+            let value = object(kind);
+            assert!(matches!(Object::from_value(value.clone()), Ok(None)), "{kind}");
+            let read = Object::read(value, &Kind::INGRESS);
+            // A Secret has no spec.
+            assert_eq!(read.is_ok(), kind == Kind::Secret, "{kind}");
+        }
+        let node = Object::read(object(Kind::Node), &Kind::INGRESS);
+        assert!(matches!(node, Err(DecodeError::Shape { .. }) | Ok(None)));
+        let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "a.b"}});
+        let class = Object::read(class, &Kind::INGRESS).unwrap().unwrap();
+        assert_eq!(
+            (class.kind(), class.name()),
+            (Kind::IngressClass, ObjectName::new("", "a.b"))
+        );
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls"}, "type": "kubernetes.io/tls",
+                            "data": {"tls.key": "c2VjcmV0"}});
+        let secret = Object::read(secret, &Kind::INGRESS).unwrap().unwrap();
+        assert_eq!(secret.name(), ObjectName::new("default", "tls"));
+        assert!(!format!("{secret:?}").contains("c2VjcmV0"));
     }
 
     #[test]

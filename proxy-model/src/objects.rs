@@ -191,6 +191,7 @@ impl Objects {
             Object::ServiceCidr(cidr) => dirty.other |= self.service_cidrs.put(&name, cidr),
             // Who is there is told while the own Node is not.
             Object::Node(_) => dirty.other |= new && self.node.is_none(),
+            Object::Ingress(_) | Object::IngressClass(_) | Object::Secret(_) => {}
         }
     }
 
@@ -205,6 +206,7 @@ impl Objects {
             Kind::Node if name.name == self.node_name => self.put_node(None, dirty),
             Kind::ServiceCidr => dirty.other |= self.service_cidrs.delete(name),
             Kind::Node => dirty.other |= self.node.is_none(),
+            Kind::Ingress | Kind::IngressClass | Kind::Secret => {}
         }
     }
 
@@ -340,12 +342,8 @@ impl Objects {
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (name, service) in &self.services {
-            problems.extend(
-                service
-                    .problems
-                    .iter()
-                    .map(|what| Problem::new(Kind::Service, name, what)),
-            );
+            let said = service.problems.iter();
+            problems.extend(said.map(|what| Problem::new(Kind::Service, name, what)));
         }
         for (service, slices) in &self.slices {
             for (name, slice) in slices {

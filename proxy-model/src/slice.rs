@@ -33,6 +33,8 @@ pub struct SlicePort {
     pub protocol: Protocol,
     /// Its number.
     pub port: u16,
+    /// What is spoken there, in the API's words.
+    pub app_protocol: Option<Box<str>>,
 }
 
 /// A place where a Service runs.
@@ -70,8 +72,17 @@ pub enum NodeHint {
 }
 
 impl Slice {
-    /// What the object says; `None` if it is nobody's, another proxy's, or has names instead of addresses.
+    /// What the object says; `None` if it is nobody's, another proxy's, of a headless Service, or has names instead of
+    /// addresses.
     pub fn read(object: &ApiEndpointSlice, node_name: &str) -> Option<Self> {
+        if is_not_ours(&object.metadata) {
+            return None;
+        }
+        Self::read_any(object, node_name)
+    }
+
+    /// The same for who goes to the endpoints themselves: whether somebody serves the Service's address does not matter.
+    pub fn read_any(object: &ApiEndpointSlice, node_name: &str) -> Option<Self> {
         let service = object
             .metadata
             .label(SERVICE_NAME)
@@ -81,9 +92,6 @@ impl Slice {
             Some("IPv6") => Family::V6,
             _ => return None,
         };
-        if is_not_ours(&object.metadata) {
-            return None;
-        }
         let mut problems = Vec::new();
         let mut refused = Refused::default();
         let endpoints = object.endpoints.iter().flatten();
@@ -103,6 +111,14 @@ impl Slice {
             ports,
             endpoints,
             problems,
+        })
+    }
+
+    /// The zones of its endpoints, for who balances by them.
+    pub fn zones(object: &ApiEndpointSlice) -> impl Iterator<Item = (Ip, &str)> {
+        object.endpoints.iter().flatten().filter_map(|endpoint| {
+            let text = endpoint.addresses.as_deref()?.first()?;
+            Some((address::parse(text)?, endpoint.zone.as_deref()?))
         })
     }
 
@@ -222,5 +238,6 @@ fn read_port(port: &EndpointPort, problems: &mut Vec<String>) -> Option<SlicePor
         name,
         protocol,
         port: number?,
+        app_protocol: port.app_protocol.as_deref().map(Into::into),
     })
 }

@@ -28,16 +28,19 @@ const CORE: [&str; 20] = [
     "List",
 ];
 
-/// Whether a manifest that weir does not read was probably meant for it.
-pub(crate) fn check(value: &Value, api_version: &str, word: &str) -> Result<(), DecodeError> {
+/// Whether a manifest that is not read was probably meant for who reads these kinds.
+pub(crate) fn check(value: &Value, api_version: &str, word: &str, kinds: &[Kind]) -> Result<(), DecodeError> {
     let object = describe(value);
-    let kind = Kind::ALL.into_iter().find(|kind| kind.to_string() == word);
+    let kind = kinds.iter().find(|kind| kind.to_string() == word);
     if api_version.is_empty() {
-        let wanted = kind.map_or("the group and version of its kind", Kind::api_version);
+        let wanted = kind.map_or("the group and version of its kind", |kind| kind.api_version());
         return Err(DecodeError::NoApiVersion { object, wanted });
     }
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    if !matches!(group, "" | "discovery.k8s.io") {
+    // Both were an Ingress's group; others have kinds of that name too.
+    let ingress = matches!(kind, Some(Kind::Ingress | Kind::IngressClass))
+        && matches!(group, "extensions" | "networking.k8s.io");
+    if !ingress && !matches!(group, "" | "discovery.k8s.io") {
         return Ok(());
     }
     if let Some(kind) = kind {
@@ -138,6 +141,24 @@ mod tests {
                 (Some(part), Err(error)) => assert!(error.to_string().contains(part), "{error}"),
                 (_, other) => panic!("{api_version} {kind}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_ingress_of_another_version_is_a_mistake_for_who_reads_it() {
+        for (api_version, wrong) in [
+            ("extensions/v1beta1", true),
+            ("networking.k8s.io/v1beta1", true),
+            ("v1", true),
+            ("", true),
+            ("networking.k8s.io/v1", false),
+            ("config.openshift.io/v1", false),
+        ] {
+            let value = manifest(api_version, "Ingress");
+            let read = Object::read(value.clone(), &Kind::INGRESS);
+            assert_eq!(read.is_err(), wrong, "{api_version}");
+            let agent = Object::from_value(value);
+            assert_eq!(agent.is_err(), matches!(api_version, "" | "v1"), "{api_version}");
         }
     }
 

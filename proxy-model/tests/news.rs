@@ -89,3 +89,20 @@ fn only_what_is_different_is_news() {
         assert_eq!(model.observe(change), news, "{text}");
     }
 }
+
+#[test]
+fn what_is_for_the_ingress_is_no_news_for_a_node() {
+    let mut model = Model::new(Options::new("n1".to_owned(), 0), Adopted::default());
+    for kind in [Kind::Ingress, Kind::IngressClass, Kind::Secret] {
+        let value =
+            json!({"apiVersion": kind.api_version(), "kind": kind.to_string(), "metadata": {"name": "web"}});
+        let object = Object::read(value, &Kind::INGRESS).unwrap().unwrap();
+        let name = object.name();
+        assert!(
+            !model.observe(Change::Replace(kind, vec![object.clone()])),
+            "{kind}"
+        );
+        assert!(!model.observe(Change::Put(object)), "{kind}");
+        assert!(!model.observe(Change::Delete(kind, name)), "{kind}");
+    }
+}

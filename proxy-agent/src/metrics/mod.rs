@@ -143,7 +143,7 @@ impl Metrics {
         let (total, pending) = match kind {
             Kind::Service => (&self.service_changes, &self.service_changes_pending),
             Kind::EndpointSlice => (&self.endpoint_changes, &self.endpoint_changes_pending),
-            Kind::Node | Kind::ServiceCidr => return,
+            _ => return,
         };
         total.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
         pending.add(number(count));

@@ -180,7 +180,7 @@ fn action(reason: Reason) -> &'static str {
 fn regarding(problem: &Problem) -> ObjectReference {
     let uid = match problem.kind {
         Kind::Node => Some(problem.name.name.clone()),
-        Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => problem.uid.clone(),
+        _ => problem.uid.clone(),
     };
     let namespace = Some(problem.name.namespace.clone());
     ObjectReference {
