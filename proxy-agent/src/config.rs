@@ -21,7 +21,7 @@ use proxy_model::source_ports::{NotAPortRange, PortRange};
 
 use crate::http::BindAddress;
 use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
-use crate::source::kube::{self, NotAServer};
+use proxy_source::kube::{self, NotAServer};
 
 /// Version, ABI of the pinned maps, and the commit if the build knew it.
 pub static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -163,7 +163,7 @@ pub struct AgentFlags {
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxy_agent::source=debug`
+    /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxy_source=debug`
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: String,
     /// What the programs in the kernel log; off costs nothing

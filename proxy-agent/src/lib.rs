@@ -1,15 +1,13 @@
 //! The node agent and inspection tool of weir: everything that touches the world.
 //!
 //! ```text
-//!  source/ ──changes──▶ run.rs ──▶ proxy-model ──steps──▶ apply.rs ──▶ kernel/ ──rows──▶ maps ──▶ cli/
+//!  proxy-source ──changes──▶ run.rs ──▶ proxy-model ──steps──▶ apply.rs ──▶ kernel/ ──rows──▶ maps ──▶ cli/
 //! ```
 
 pub mod apply;
 pub mod check;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod error;
 pub mod health;
 pub mod http;
 pub mod kernel;
@@ -20,6 +18,7 @@ pub mod panics;
 pub mod problems;
 pub mod report;
 pub mod run;
-pub mod source;
 pub mod source_ports;
 pub mod telemetry;
+
+pub use proxy_source::{clock, error};

@@ -54,7 +54,9 @@ fn directives(filter: &str, kernel: KernelLogLevel) -> String {
         KernelLogLevel::Off => filter.to_owned(),
         level => format!("{level:?}").to_lowercase(),
     };
-    format!("{libraries},kube_client=error,kube_runtime=error,proxy_agent={filter},weir={programs}")
+    format!(
+        "{libraries},kube_client=error,kube_runtime=error,proxy_agent={filter},proxy_source={filter},weir={programs}"
+    )
 }
 
 #[cfg(test)]
@@ -65,9 +67,12 @@ mod tests {
     fn a_level_is_about_weir_and_directives_are_taken_as_they_are() {
         let all = directives("debug", KernelLogLevel::Trace);
         assert!(all.starts_with("warn,"), "{all}");
-        assert!(all.contains("proxy_agent=debug,weir=trace"), "{all}");
+        assert!(
+            all.contains("proxy_agent=debug,proxy_source=debug,weir=trace"),
+            "{all}"
+        );
         assert_eq!(directives("aya=debug", KernelLogLevel::Off), "aya=debug");
-        for good in ["info", "off", "info,proxy_agent::source=debug"] {
+        for good in ["info", "off", "info,proxy_source=debug"] {
             assert!(parse(good, KernelLogLevel::Off).is_ok(), "{good}");
         }
         for bad in ["loud!", "bogus=", "info,bogus=", ""] {

@@ -7,10 +7,10 @@ use anyhow::Result;
 use clap::Parser;
 use proxy_agent::config::{self, AgentFlags, Cli, Command};
 use proxy_agent::metrics::Metrics;
-use proxy_agent::source::Source;
-use proxy_agent::source::folder::Folder;
-use proxy_agent::source::kube::{self, Kube};
 use proxy_agent::{check, cli, error, kernel, logging, panics, run, source_ports};
+use proxy_source::Source;
+use proxy_source::folder::Folder;
+use proxy_source::kube::{self, Kube};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -59,7 +59,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
                 kubeconfig: settings.kubeconfig,
                 api_servers: flags.api_server,
                 node: node_name.clone(),
-                metrics: Arc::clone(&metrics),
+                metrics: Arc::clone(&metrics.sources),
             })
             .await?,
         ),

@@ -1,15 +1,10 @@
 //! Says what is wrong once, again when it changes, and once more when it is over: in the log, to whoever tells the owners
 //! of the objects, and to `weir status`.
 
-use std::collections::BTreeSet;
-
-use proxy_model::Problem;
+use proxy_source::{Problems, Reported};
 use tokio::sync::watch;
 
 use crate::problems::Sentences;
-
-/// All that is wrong with objects now.
-pub type Problems = Vec<Problem>;
 
 /// Where the loop says what is wrong.
 #[derive(Debug)]
@@ -44,7 +39,7 @@ impl Report {
     pub fn replace(&mut self, objects: Problems, others: impl Iterator<Item = String>) {
         let sentences = objects.iter().map(ToString::to_string);
         self.log.replace(sentences.chain(others).collect());
-        self.all.send_replace(self.log.open.clone());
+        self.all.send_replace(self.log.open().clone());
         self.objects.send_if_modified(|known| {
             let different = *known != objects;
             *known = objects;
@@ -63,62 +58,11 @@ impl Report {
     }
 }
 
-/// The sentences that have been logged and still hold.
-#[derive(Debug, Default)]
-pub struct Reported {
-    open: BTreeSet<String>,
-}
-
-impl Reported {
-    /// `now` is all that is wrong: what is new is logged as a warning, what is no longer so as settled.
-    pub fn replace(&mut self, now: BTreeSet<String>) {
-        let (new, settled) = self.difference(&now);
-        for sentence in settled {
-            tracing::info!("settled: {sentence}");
-        }
-        for sentence in new {
-            tracing::warn!("{sentence}");
-        }
-        self.open = now;
-    }
-
-    /// How much is wrong.
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    /// Whether nothing is wrong.
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    fn difference<'s>(&'s self, now: &'s BTreeSet<String>) -> (Vec<&'s String>, Vec<&'s String>) {
-        (
-            now.difference(&self.open).collect(),
-            self.open.difference(now).collect(),
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proxy_model::{Kind, ObjectName};
+    use proxy_model::{Kind, ObjectName, Problem};
 
     use super::*;
-
-    #[test]
-    fn a_sentence_is_new_once_and_settled_once() {
-        let set = |words: &[&str]| words.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
-        let mut reported = Reported::default();
-        assert_eq!(reported.difference(&set(&["a"])).0, ["a"]);
-        reported.replace(set(&["a"]));
-        assert_eq!(reported.difference(&set(&["a"])).0.len(), 0);
-        let now = set(&["b"]);
-        assert_eq!(
-            reported.difference(&now),
-            (vec![&"b".to_owned()], vec![&"a".to_owned()])
-        );
-    }
 
     #[test]
     fn what_is_wrong_with_objects_is_passed_on_when_it_changes() {

@@ -31,8 +31,8 @@ use crate::leaving::Leaving;
 use crate::metrics::{Metrics, Scraper};
 use crate::problems;
 use crate::report::Report;
-use crate::source::{Changes, Source, SourceError};
 use crate::telemetry::Telemetry;
+use proxy_source::{Changes, Source, SourceError};
 
 /// Batches of changes that may wait while steps run; a source that is ahead waits for the kernel.
 const QUEUE: usize = 256;

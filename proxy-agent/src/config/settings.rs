@@ -10,7 +10,7 @@ use super::gates::{self, Gate};
 use super::kube_proxy::{ConfigurationError, KubeProxyConfiguration};
 use super::masquerade::{LocalModeError, Sources};
 use crate::http::{self, BindAddress};
-use crate::source::kube::KubeconfigFile;
+use proxy_source::kube::KubeconfigFile;
 
 /// What flags and file say together.
 #[derive(Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ mod scrape;
 pub use latency::Latency;
 pub use scrape::Scraper;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
@@ -43,9 +44,8 @@ pub struct Metrics {
     pub healthz: IntCounterVec,
     /// Answers to `/livez`, by status.
     pub livez: IntCounterVec,
-    /// Requests to API servers, by status, method and server.
-    pub requests: IntCounterVec,
-    watches: IntGaugeVec,
+    /// What the sources count.
+    pub sources: Arc<proxy_source::Metrics>,
     ready: IntGauge,
     services: IntGauge,
     frontends: IntGauge,
@@ -95,8 +95,7 @@ impl Metrics {
             service_changes_pending: add.int_gauge(&proxy("service_changes_pending"), "Changes of Services that are not in the kernel yet")?,
             healthz: add.counters("kubeproxy_proxy_healthz_total", "Answers to /healthz", &["code"])?,
             livez: add.counters("kubeproxy_proxy_livez_total", "Answers to /livez", &["code"])?,
-            requests: add.counters("rest_client_requests_total", "Requests to API servers", &["code", "method", "host"])?,
-            watches: add.int_gauges("weir_watch_up", "Whether a kind of object is being followed at the API server: 0 means that what weir knows of it may be old", &["resource"])?,
+            sources: Arc::new(proxy_source::Metrics::new(&add.0)?),
             ready: add.int_gauge("weir_ready", "Whether everything was read once, and every Service offered to the kernel")?,
             services: add.int_gauge("weir_services", "Services with a frontend in the kernel")?,
             frontends: add.int_gauge("weir_frontends", "Frontends in the kernel: an address or node port, a port and a protocol")?,
@@ -203,11 +202,6 @@ impl Metrics {
     /// So many rows of flows were removed.
     pub fn aged(&self, rows: usize) {
         self.aged.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
-    }
-
-    /// Whether a kind is being followed.
-    pub fn watching(&self, plural: &str, up: bool) {
-        self.watches.with_label_values(&[plural]).set(up.into());
     }
 
     /// All of it, as text.

@@ -1,5 +1,6 @@
 //! Which servers are known, in which order, and by which name each is verified.
 
+use prometheus::Registry;
 use serde_json::json;
 
 use super::*;
@@ -7,7 +8,7 @@ use super::*;
 fn servers(named: &[&str], last_resort: bool) -> Servers {
     let template = Config::new("https://10.96.0.1".parse().unwrap());
     let named: Vec<Uri> = named.iter().map(|url| url.parse().unwrap()).collect();
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = Arc::new(Metrics::new(&Registry::new()).unwrap());
     Servers::new(template, &named, last_resort, 1, metrics).unwrap()
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kube::Config;
+use prometheus::Registry;
 use proxy_model::ObjectName;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -11,8 +12,7 @@ use tokio::time::Instant;
 use super::super::fake::FakeApi;
 use super::super::{Kube, Options};
 use super::*;
-use crate::metrics::Metrics;
-use crate::source::Source;
+use crate::{Metrics, Source};
 
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -21,7 +21,7 @@ fn source(urls: &[String], node: &str) -> Kube {
         kubeconfig: None,
         api_servers: urls.iter().map(|url| url.parse().unwrap()).collect(),
         node: node.to_owned(),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        metrics: Arc::new(Metrics::new(&Registry::new()).unwrap()),
     };
     Kube::over(
         Config::new("http://127.0.0.1:1/".parse().unwrap()),

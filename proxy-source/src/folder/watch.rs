@@ -18,9 +18,9 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::super::{Changes, SourceError};
 use super::{Scan, Scanner};
 use crate::clock;
+use crate::{Changes, SourceError};
 
 /// Files that change together are read together; this much silence means that it was the last of them.
 const QUIET: Duration = Duration::from_millis(20);

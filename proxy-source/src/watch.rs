@@ -24,9 +24,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Changes;
 use super::raw::Raw;
+use crate::Metrics;
 use crate::clock;
 use crate::error::chain;
-use crate::metrics::Metrics;
 
 /// A server that does not know streaming lists may answer with an ordinary watch that never says "that is all".
 const STREAMED_LIST_SILENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 15_000 });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -42,7 +43,14 @@ async fn ask(url: &str, named: &[String], root: Vec<u8>) -> Result<String, Error
     let mut config = Config::new(url.parse().unwrap());
     config.root_cert = Some(vec![root]);
     let named: Vec<Uri> = named.iter().map(|url| url.parse().unwrap()).collect();
-    let servers = Servers::new(config, &named, false, 0, Arc::new(Metrics::new().unwrap())).unwrap();
+    let servers = Servers::new(
+        config,
+        &named,
+        false,
+        0,
+        Arc::new(Metrics::new(&Registry::new()).unwrap()),
+    )
+    .unwrap();
     let request = Request::get("/version").body(Vec::new()).unwrap();
     servers.client().request_text(request).await
 }

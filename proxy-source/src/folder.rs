@@ -26,7 +26,7 @@ use proxy_model::{Change, Kind, Object, ObjectName};
 use self::file::LoadedFile;
 use super::manifest::Format;
 use super::{Changes, Source, SourceError};
-use crate::report::Reported;
+use crate::Reported;
 
 mod file;
 mod watch;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proxy_model::Object;
 
-use super::super::manifest::{self, Broken, Format};
+use crate::manifest::{self, Broken, Format};
 
 /// What a file that was written over no longer has goes when the file has been quiet for this long: a script may empty,
 /// fill and close it in several steps. Another file in its place is complete.

@@ -1,26 +1,36 @@
-//! Where objects come from: a Kubernetes API server, or a folder of manifests.
+//! Where objects come from: a Kubernetes API server, or a folder of manifests. The same for the node agent and the ingress.
 //!
 //! ```text
 //!  kube.rs ───┐
-//!             ├──▶ Change, Change, … ──▶ run.rs ──▶ proxy-model
+//!             ├──▶ Change, Change, … ──▶ who asked
 //!  folder.rs ─┘
 //! ```
 //!
 //! A source sends `Replace` for a kind once it has seen *all* objects of that kind, and changes after that. It never
 //! ends because something cannot be read: it says so once, and goes on with what it knew.
 
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod error;
 pub mod folder;
 pub mod kube;
 mod manifest;
+mod metrics;
 mod raw;
+mod reported;
 mod watch;
 
+pub use metrics::Metrics;
+pub use reported::Reported;
+
 use futures::future::BoxFuture;
-use proxy_model::Change;
+use proxy_model::{Change, Problem};
 use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
 
-use crate::report::Problems;
+/// All that is wrong with objects now.
+pub type Problems = Vec<Problem>;
 
 /// Changes that belong together: the model sees them before it plans again.
 pub type Changes = Vec<Change>;

@@ -28,8 +28,8 @@ use tokio::time::timeout;
 use tower::{BoxError, Service};
 
 use super::connection;
+use crate::Metrics;
 use crate::error::chain;
-use crate::metrics::Metrics;
 
 /// In every API server's certificate: pods know it by this name.
 const NAME: &str = "kubernetes.default.svc";
@@ -180,7 +180,7 @@ impl Servers {
             Err(_) => "<error>".to_owned(),
         };
         let labels = [code.as_str(), method.as_str(), server.host.as_str()];
-        self.shared.metrics.requests.with_label_values(&labels).inc();
+        self.shared.metrics.requested(labels);
     }
 
     /// The one that is asked, and those that come after it.

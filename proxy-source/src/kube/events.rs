@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::told::{Next, Outcome, Saying, Told, shortened};
+use crate::Problems;
 use crate::clock;
 use crate::error::chain;
-use crate::report::Problems;
 
 /// Who says it; kube-proxy calls itself `kube-proxy` here.
 const CONTROLLER: &str = "weir";

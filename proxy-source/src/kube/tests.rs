@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kube::Config;
+use prometheus::{Registry, TextEncoder};
 use proxy_model::{Change, Kind};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -13,7 +14,7 @@ use super::*;
 
 /// What a model would know.
 struct Mirror {
-    metrics: Arc<Metrics>,
+    registry: Registry,
     changes: mpsc::Receiver<Changes>,
     /// Cluster address by Service name; other kinds by name only.
     known: BTreeMap<(Kind, String), String>,
@@ -28,24 +29,31 @@ impl Mirror {
 
     /// By a configuration that names the first URL, and flags that name the others.
     fn over(url: &str, named: &[String]) -> Self {
+        let registry = Registry::new();
         let options = Options {
             kubeconfig: None,
             api_servers: named.iter().map(|url| url.parse().unwrap()).collect(),
             node: "n1".to_owned(),
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics: Arc::new(Metrics::new(&registry).unwrap()),
         };
-        let metrics = Arc::clone(&options.metrics);
         let config = Config::new(url.parse().unwrap());
         let source = Box::new(Kube::over(config, false, options).unwrap());
         let (sender, changes) = mpsc::channel(64);
         tokio::spawn(source.run(sender));
         Self {
-            metrics,
+            registry,
             changes,
             known: BTreeMap::new(),
             synced: BTreeSet::new(),
             deletes: Vec::new(),
         }
+    }
+
+    /// All metrics, as text.
+    fn metrics(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap()
     }
 
     fn take(&mut self, change: Change) {
@@ -328,7 +336,7 @@ async fn as_long_as_one_server_answers_nobody_notices() {
     }
     assert_eq!(mirror.deletes.len(), 0);
     assert_eq!(lists(&api), 1, "resumed, not listed again");
-    let text = mirror.metrics.text().unwrap();
+    let text = mirror.metrics();
     assert!(
         text.contains("weir_watch_up{resource=\"services\"} 1\n"),
         "{text}"
@@ -374,7 +382,7 @@ async fn requests_are_counted_and_a_kind_that_cannot_be_followed_shows() {
             mirror.take(change);
         }
     }
-    let text = mirror.metrics.text().unwrap();
+    let text = mirror.metrics();
     let host = format!("127.0.0.1:{}", api.port);
     for line in [
         "weir_watch_up{resource=\"nodes\"} 0\n".to_owned(),

@@ -29,8 +29,8 @@ pub use self::kubeconfig::{KubeconfigFile, NotAServer, server};
 use super::raw::Raw;
 use super::watch::Watch;
 use super::{Changes, Source, SourceError};
-use crate::metrics::Metrics;
-use crate::report::Problems;
+use crate::Metrics;
+use crate::Problems;
 
 /// kube-proxy leaves out the same slices (KEP-2447; headless Services have nothing to balance).
 const LABELS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
