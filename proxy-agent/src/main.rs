@@ -8,9 +8,10 @@ use clap::Parser;
 use proxy_agent::config::{self, AgentFlags, Cli, Command};
 use proxy_agent::metrics::Metrics;
 use proxy_agent::{check, cli, error, kernel, logging, panics, run, source_ports};
+use proxy_model::Kind;
 use proxy_source::Source;
 use proxy_source::folder::Folder;
-use proxy_source::kube::{self, Kube};
+use proxy_source::kube::{self, Follow, Kube};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -53,11 +54,13 @@ async fn agent(flags: AgentFlags) -> Result<()> {
     let node = check::node(&flags.bpffs.bpffs, flags.cgroup.as_deref())?;
     let metrics = Arc::new(Metrics::new()?);
     let source: Box<dyn Source> = match flags.manifests {
-        Some(directory) => Box::new(Folder::new(directory)),
+        Some(directory) => Box::new(Folder::new(directory, &Kind::ALL)),
         None => Box::new(
             Kube::connect(kube::Options {
                 kubeconfig: settings.kubeconfig,
                 api_servers: flags.api_server,
+                follows: Follow::of_node(&node_name),
+                controller: "weir",
                 node: node_name.clone(),
                 metrics: Arc::clone(&metrics.sources),
             })

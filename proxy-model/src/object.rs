@@ -81,7 +81,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that a node's agent reads; those that are needed at the end.
-    pub const ALL: [Self; 4] = [Self::ServiceCidr, Self::Service, Self::EndpointSlice, Self::Node];
+    pub const ALL: [Self; 4] = [Self::ServiceCidr, Self::Node, Self::EndpointSlice, Self::Service];
 
     /// Those without which nothing can be done. An API server before Kubernetes 1.33 has no ServiceCIDRs.
     pub const NEEDED: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];

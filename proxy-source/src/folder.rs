@@ -35,12 +35,13 @@ mod watch;
 #[derive(Debug)]
 pub struct Folder {
     directory: PathBuf,
+    kinds: &'static [Kind],
 }
 
 impl Folder {
-    /// Of the manifests in `directory`, which need not exist yet.
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+    /// Of the objects of some kinds in the manifests of `directory`, which need not exist yet.
+    pub fn new(directory: PathBuf, kinds: &'static [Kind]) -> Self {
+        Self { directory, kinds }
     }
 }
 
@@ -53,7 +54,7 @@ impl Source for Folder {
         self: Box<Self>,
         changes: tokio::sync::mpsc::Sender<Changes>,
     ) -> futures::future::BoxFuture<'static, Result<(), SourceError>> {
-        Box::pin(watch::run(Scanner::new(self.directory), changes))
+        Box::pin(watch::run(Scanner::new(self.directory, self.kinds), changes))
     }
 }
 
@@ -63,6 +64,7 @@ type Key = (Kind, ObjectName);
 #[derive(Debug)]
 struct Scanner {
     directory: PathBuf,
+    kinds: &'static [Kind],
     files: BTreeMap<OsString, LoadedFile>,
     /// What was sent last; `None` before the first complete scan.
     sent: Option<BTreeMap<Key, Object>>,
@@ -78,9 +80,10 @@ struct Scan {
 }
 
 impl Scanner {
-    fn new(directory: PathBuf) -> Self {
+    fn new(directory: PathBuf, kinds: &'static [Kind]) -> Self {
         Self {
             directory,
+            kinds,
             files: BTreeMap::new(),
             sent: None,
             mistakes: Reported::default(),
@@ -104,7 +107,7 @@ impl Scanner {
             // The first scan has nothing better to offer than what is there.
             if self.sent.is_some() && writing.contains(&name) {
                 self.files.insert(name, known);
-            } else if let Some(file) = known.load(&self.directory.join(&name), format, now) {
+            } else if let Some(file) = known.load(&self.directory.join(&name), (format, self.kinds), now) {
                 again = again.into_iter().chain(file.again(now)).min();
                 self.files.insert(name, file);
             }
@@ -113,7 +116,7 @@ impl Scanner {
         let mistakes = self.files.values().flat_map(|file| file.mistakes.iter());
         self.mistakes
             .replace(mistakes.cloned().chain(duplicates).collect());
-        let changes = difference(self.sent.as_ref(), &objects);
+        let changes = difference(self.sent.as_ref(), &objects, self.kinds);
         self.sent = Some(objects);
         Ok(Scan { changes, again })
     }
@@ -163,13 +166,13 @@ fn manifest_names(directory: &Path) -> io::Result<BTreeMap<OsString, Format>> {
 }
 
 /// What to send: everything after the first scan, and only what differs after that.
-fn difference(sent: Option<&BTreeMap<Key, Object>>, now: &BTreeMap<Key, Object>) -> Changes {
+fn difference(sent: Option<&BTreeMap<Key, Object>>, now: &BTreeMap<Key, Object>, kinds: &[Kind]) -> Changes {
     let Some(sent) = sent else {
-        return [Kind::ServiceCidr, Kind::Node, Kind::EndpointSlice, Kind::Service]
-            .into_iter()
+        return kinds
+            .iter()
             .map(|kind| {
-                let objects = now.values().filter(|object| object.kind() == kind);
-                Change::Replace(kind, objects.cloned().collect())
+                let objects = now.values().filter(|object| object.kind() == *kind);
+                Change::Replace(*kind, objects.cloned().collect())
             })
             .collect();
     };

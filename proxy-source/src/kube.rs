@@ -1,5 +1,4 @@
-//! Objects from a Kubernetes API server: Services, EndpointSlices and the own Node, listed and watched; and Events about
-//! what is wrong with them back to it.
+//! Objects from a Kubernetes API server, listed and watched; and Events about what is wrong with them back to it.
 //!
 //! The connection is the client's business; what it brings is judged here, object by object, so that one that cannot
 //! be decoded costs itself and nothing else. While the API server is away, weir serves what it knows.
@@ -42,6 +41,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(250);
 /// The Kubernetes source.
 pub struct Kube {
     servers: Servers,
+    follows: Vec<Follow>,
+    controller: &'static str,
     node: String,
     metrics: Arc<Metrics>,
 }
@@ -53,10 +54,58 @@ pub struct Options {
     pub kubeconfig: Option<KubeconfigFile>,
     /// Addresses of API servers, instead of the one that the configuration names.
     pub api_servers: Vec<Uri>,
+    /// Which objects are wanted.
+    pub follows: Vec<Follow>,
+    /// Who writes the Events.
+    pub controller: &'static str,
     /// The name of the own Node.
     pub node: String,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+}
+
+/// A kind that is followed.
+#[derive(Clone, Debug)]
+pub struct Follow {
+    kind: Kind,
+    config: watcher::Config,
+}
+
+impl Follow {
+    /// All objects of a kind.
+    pub fn all(kind: Kind) -> Self {
+        Self {
+            kind,
+            config: watcher::Config::default(),
+        }
+    }
+
+    /// The EndpointSlices of Services that are balanced here.
+    pub fn proxied_slices() -> Self {
+        Self {
+            config: watcher::Config::default().labels(LABELS),
+            ..Self::all(Kind::EndpointSlice)
+        }
+    }
+
+    /// One object of a kind without namespaces.
+    pub fn one(kind: Kind, name: &str) -> Self {
+        Self {
+            config: watcher::Config::default().fields(&format!("metadata.name={name}")),
+            ..Self::all(kind)
+        }
+    }
+
+    /// What a node's agent follows.
+    pub fn of_node(node: &str) -> Vec<Self> {
+        vec![
+            Self::one(Kind::Node, node),
+            // Also those of another proxy: their ClusterIPs are not unallocated.
+            Self::all(Kind::Service),
+            Self::proxied_slices(),
+            Self::all(Kind::ServiceCidr),
+        ]
+    }
 }
 
 impl Kube {
@@ -86,31 +135,18 @@ impl Kube {
         };
         Ok(Self {
             servers: servers.map_err(wrap)?,
+            follows: options.follows,
+            controller: options.controller,
             node: options.node,
             metrics,
         })
     }
 
-    fn watches(&self) -> [Watch; 4] {
-        let services = resource("", "Service", "services");
-        let slices = resource("discovery.k8s.io", "EndpointSlice", "endpointslices");
-        let nodes = resource("", "Node", "nodes");
-        let cidrs = resource("networking.k8s.io", "ServiceCIDR", "servicecidrs");
-        let own = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
-        let proxied = watcher::Config::default().labels(LABELS);
-        [
-            self.watch(Kind::Node, nodes, own),
-            // Also those of another proxy: their ClusterIPs are not unallocated.
-            self.watch(Kind::Service, services, watcher::Config::default()),
-            self.watch(Kind::EndpointSlice, slices, proxied),
-            self.watch(Kind::ServiceCidr, cidrs, watcher::Config::default()),
-        ]
-    }
-
-    fn watch(&self, kind: Kind, resource: ApiResource, config: watcher::Config) -> Watch {
+    fn watch(&self, follow: &Follow) -> Watch {
+        let resource = resource(follow.kind);
         let api: Api<Raw> = Api::all_with(self.servers.client(), &resource);
-        let config = config.timeout(WATCH_SECONDS);
-        Watch::new(kind, resource, api, config, Arc::clone(&self.metrics))
+        let config = follow.config.clone().timeout(WATCH_SECONDS);
+        Watch::new(follow.kind, resource, api, config, Arc::clone(&self.metrics))
     }
 }
 
@@ -141,8 +177,21 @@ fn is_cluster_ip(host: &str, told: &str) -> bool {
     !host.is_empty() && address.trim_matches(['[', ']']) == host
 }
 
-fn resource(group: &str, kind: &str, plural: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural)
+fn resource(kind: Kind) -> ApiResource {
+    let (group, version) = kind
+        .api_version()
+        .split_once('/')
+        .unwrap_or(("", kind.api_version()));
+    let plural = match kind {
+        Kind::Service => "services",
+        Kind::EndpointSlice => "endpointslices",
+        Kind::Node => "nodes",
+        Kind::ServiceCidr => "servicecidrs",
+        Kind::Ingress => "ingresses",
+        Kind::IngressClass => "ingressclasses",
+        Kind::Secret => "secrets",
+    };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &kind.to_string()), plural)
 }
 
 impl Source for Kube {
@@ -151,7 +200,11 @@ impl Source for Kube {
     }
 
     fn tell(&self, problems: watch::Receiver<Problems>) -> BoxFuture<'static, ()> {
-        Box::pin(events::tell(self.servers.client(), self.node.clone(), problems))
+        Box::pin(events::tell(
+            self.servers.client(),
+            (self.controller, self.node.clone()),
+            problems,
+        ))
     }
 
     fn only_own_node(&self) -> bool {
@@ -160,13 +213,18 @@ impl Source for Kube {
 
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let [nodes, services, slices, cidrs] = self.watches();
-            tokio::join!(
-                nodes.run(changes.clone()),
-                services.run(changes.clone()),
-                cidrs.run(changes.clone()),
-                listen(self.servers.clone(), slices, changes),
-            );
+            let follow = self.follows.iter().map(|follow| {
+                let watch = self.watch(follow);
+                let changes = changes.clone();
+                let servers = (follow.kind == Kind::EndpointSlice).then(|| self.servers.clone());
+                async move {
+                    match servers {
+                        Some(servers) => listen(servers, watch, changes).await,
+                        None => watch.run(changes).await,
+                    }
+                }
+            });
+            futures::future::join_all(follow).await;
             Ok(())
         })
     }

@@ -4,18 +4,19 @@
 
 use std::borrow::Cow;
 
-use proxy_model::Object;
+use proxy_model::{Kind, Object};
 use serde_json::Value;
 
 /// What a file says.
 #[derive(Debug, Default)]
 pub(crate) struct Manifest {
-    /// The objects of the kinds that weir uses, in the order of the file.
+    /// The objects of the kinds that are wanted, in the order of the file.
     pub(crate) objects: Vec<Object>,
     /// The documents that cannot be used.
     pub(crate) broken: Vec<Broken>,
     /// Those that are whole, and of no use: nothing is kept for their sake.
     pub(crate) remarks: Vec<Broken>,
+    kinds: &'static [Kind],
 }
 
 /// A document that cannot be used.
@@ -51,8 +52,8 @@ impl Format {
     }
 }
 
-/// Reads what is in a file. A document with a line that is not UTF-8 is broken, and no other is.
-pub(crate) fn read(format: Format, content: impl AsRef<[u8]>) -> Manifest {
+/// Reads the objects of some kinds in a file. A document with a line that is not UTF-8 is broken, and no other is.
+pub(crate) fn read(format: Format, content: impl AsRef<[u8]>, kinds: &'static [Kind]) -> Manifest {
     let content = content.as_ref();
     // Only the bytes of the mistake are replaced, so the lines stay what they are.
     let text = String::from_utf8_lossy(content);
@@ -61,7 +62,10 @@ pub(crate) fn read(format: Format, content: impl AsRef<[u8]>) -> Manifest {
         Cow::Owned(_) => lines_that_are_not_utf8(content),
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut manifest = Manifest::default();
+    let mut manifest = Manifest {
+        kinds,
+        ..Manifest::default()
+    };
     match format {
         Format::Yaml => {
             for document in documents(text) {
@@ -108,9 +112,9 @@ impl Manifest {
 
     fn add_object(&mut self, value: Value, line: usize) {
         let remark = proxy_model::remark(&value);
-        match Object::from_value(value) {
+        match Object::read(value, self.kinds) {
             Ok(Some(object)) => self.objects.push(object),
-            Ok(None) => tracing::debug!(line, "a kind that weir does not use"),
+            Ok(None) => tracing::debug!(line, "a kind that is not read here"),
             Err(error) => {
                 let what = crate::error::chain(&error);
                 return self.broken.push(Broken { line, what });
@@ -150,7 +154,14 @@ impl Manifest {
 fn is_list(value: &Value) -> bool {
     matches!(
         text_at(value, "/kind"),
-        "List" | "ServiceList" | "EndpointSliceList" | "NodeList"
+        "List"
+            | "ServiceList"
+            | "EndpointSliceList"
+            | "NodeList"
+            | "ServiceCIDRList"
+            | "IngressList"
+            | "IngressClassList"
+            | "SecretList"
     )
 }
 

@@ -241,7 +241,7 @@ impl Known {
 
     /// `None` if it cannot be used, which is logged once for each reason.
     fn decode(&mut self, name: &ObjectName, raw: Raw) -> Option<Object> {
-        let what = match Object::from_value(raw.into_value(&self.resource)) {
+        let what = match Object::read(raw.into_value(&self.resource), &[self.kind]) {
             Ok(Some(object)) => {
                 if self.undecodable.remove(name).is_some() {
                     tracing::info!("{} {name} can be read again", self.kind);

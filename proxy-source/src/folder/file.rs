@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use proxy_model::Object;
+use proxy_model::{Kind, Object};
 
 use crate::manifest::{self, Broken, Format};
 
@@ -17,6 +17,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
 /// A file that was written while it was read is read again after this.
 const TORN: Duration = Duration::from_millis(20);
+
+/// How a file is written, and what is wanted of it.
+pub(super) type How = (Format, &'static [Kind]);
 
 /// What is known of a file.
 #[derive(Debug, Default)]
@@ -70,7 +73,7 @@ impl Stamp {
 
 impl LoadedFile {
     /// Reads the file again if it changed. `None` if it is gone.
-    pub(super) fn load(mut self, path: &Path, format: Format, now: Duration) -> Option<Self> {
+    pub(super) fn load(mut self, path: &Path, how: How, now: Duration) -> Option<Self> {
         let stamp = match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => return None,
             // Opening a pipe would wait for somebody who writes into it.
@@ -88,7 +91,7 @@ impl LoadedFile {
             Ok(content) => {
                 let torn = fs::metadata(path).map_or(true, |after| Stamp::of(&after) != stamp);
                 let moved_here = self.stamp.is_some_and(|old| old.is_of_another_file(&stamp));
-                let mut file = self.parse(path, format, &content, now);
+                let mut file = self.parse(path, how, &content, now);
                 if moved_here && !torn {
                     file.leaving = None;
                 }
@@ -142,8 +145,8 @@ impl LoadedFile {
         }
     }
 
-    fn parse(self, path: &Path, format: Format, content: &[u8], now: Duration) -> Self {
-        let read = manifest::read(format, content);
+    fn parse(self, path: &Path, (format, kinds): How, content: &[u8], now: Duration) -> Self {
+        let read = manifest::read(format, content, kinds);
         let mut objects = read.objects;
         let since = self.leaving.as_ref().map_or(now, |leaving| leaving.since);
         let mut missing = self.objects;

@@ -72,7 +72,7 @@ fn word(change: &Change) -> String {
 fn the_first_scan_is_complete_and_later_ones_tell_the_difference() {
     let folder = Scratch::new();
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     assert_eq!(
         told(&mut scanner),
         [
@@ -94,7 +94,7 @@ fn a_broken_document_deletes_nothing_until_the_file_is_whole_again() {
     let folder = Scratch::new();
     let whole = service("a", "10.0.0.1") + &service("b", "10.0.0.2");
     folder.write("a.yaml", &whole);
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     told(&mut scanner);
 
     folder.write(
@@ -114,7 +114,7 @@ fn a_broken_document_deletes_nothing_until_the_file_is_whole_again() {
 fn what_a_changed_file_no_longer_has_goes_when_the_file_is_quiet() {
     let folder = Scratch::new();
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     told_at(&mut scanner, ms(0), &[]);
 
     folder.write("a.yaml", "");
@@ -148,7 +148,7 @@ fn what_a_changed_file_no_longer_has_goes_when_the_file_is_quiet() {
 fn a_file_that_is_never_quiet_deletes_in_the_end() {
     let folder = Scratch::new();
     folder.write("a.yaml", &service("a", "10.0.0.1"));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     told_at(&mut scanner, ms(0), &[]);
     for round in 0..20 {
         folder.write("a.yaml", &format!("# {}", "x".repeat(round)));
@@ -161,7 +161,7 @@ fn a_file_that_is_never_quiet_deletes_in_the_end() {
 fn what_moves_to_another_file_is_there_once() {
     let folder = Scratch::new();
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     told_at(&mut scanner, ms(0), &[]);
     folder.write("a.yaml", &service("a", "10.0.0.1"));
     folder.write("b.yaml", &service("b", "10.0.0.22"));
@@ -174,7 +174,7 @@ fn what_moves_to_another_file_is_there_once() {
 fn a_file_that_is_being_written_is_not_read() {
     let folder = Scratch::new();
     folder.write("a.yaml", &service("a", "10.0.0.1"));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     // Not even the first time something is better than nothing.
     assert_eq!(
         told_at(&mut scanner, ms(0), &["a.yaml"]).last().unwrap(),
@@ -192,7 +192,7 @@ fn a_file_that_is_being_written_is_not_read() {
 fn a_byte_that_is_not_utf8_costs_its_document() {
     let folder = Scratch::new();
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     told(&mut scanner);
     let mut content = (service("a", "10.0.0.11") + "# coffee").into_bytes();
     content.extend(b"\xe9\n");
@@ -219,7 +219,7 @@ fn a_pipe_is_not_waited_for() {
         .arg(folder.0.join("x.yaml"))
         .status();
     assert!(mkfifo.unwrap().success());
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     assert_eq!(told(&mut scanner).last().unwrap(), "replace Service 1");
     assert_eq!(scanner.mistakes.len(), 1);
 }
@@ -228,7 +228,7 @@ fn a_pipe_is_not_waited_for() {
 fn an_object_in_two_files_is_taken_from_the_first() {
     let folder = Scratch::new();
     folder.write("b.yaml", &service("a", "10.0.0.2"));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     told(&mut scanner);
     folder.write("a.yaml", &service("a", "10.0.0.1"));
     assert_eq!(told(&mut scanner), ["put shop/a"]);
@@ -242,7 +242,7 @@ fn an_object_in_two_files_is_taken_from_the_first() {
 fn a_missing_folder_deletes_nothing() {
     let folder = Scratch::new();
     folder.write("a.yaml", &service("a", "10.0.0.1"));
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     told(&mut scanner);
     let away = folder.0.with_extension("away");
     fs::rename(&folder.0, &away).unwrap();
@@ -261,7 +261,7 @@ fn the_link_swap_of_a_mounted_config_map_is_seen() {
     folder.write("..two/a.yaml", &service("a", "10.0.0.2"));
     link("..one", "..data");
     link("..data/a.yaml", "a.yaml");
-    let mut scanner = Scanner::new(folder.0.clone());
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
     assert_eq!(told(&mut scanner).last().unwrap(), "replace Service 1");
     link("..two", "..data_tmp");
     fs::rename(folder.0.join("..data_tmp"), folder.0.join("..data")).unwrap();
@@ -273,7 +273,7 @@ async fn a_change_is_told_within_a_fraction_of_a_second_and_a_lost_folder_is_fou
     let folder = Scratch::new();
     let path = folder.0.join("manifests");
     let (sender, mut changes) = tokio::sync::mpsc::channel(8);
-    let source = Box::new(Folder::new(path.clone()));
+    let source = Box::new(Folder::new(path.clone(), &Kind::ALL));
     let task = tokio::spawn(source.run(sender));
 
     // Not there yet.
@@ -314,7 +314,7 @@ async fn a_slow_writer_deletes_nothing() {
     let folder = Scratch::new();
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
     let (sender, mut changes) = tokio::sync::mpsc::channel(8);
-    let task = tokio::spawn(Box::new(Folder::new(folder.0.clone())).run(sender));
+    let task = tokio::spawn(Box::new(Folder::new(folder.0.clone(), &Kind::ALL)).run(sender));
     assert_eq!(
         next(&mut changes, 3000).await.last().unwrap(),
         "replace Service 2"
@@ -359,7 +359,7 @@ async fn a_file_is_replaced_or_removed_at_once() {
     let folder = Scratch::new();
     folder.write("a.yaml", &(service("a", "10.0.0.1") + &service("b", "10.0.0.2")));
     let (sender, mut changes) = tokio::sync::mpsc::channel(8);
-    let task = tokio::spawn(Box::new(Folder::new(folder.0.clone())).run(sender));
+    let task = tokio::spawn(Box::new(Folder::new(folder.0.clone(), &Kind::ALL)).run(sender));
     assert_eq!(
         next(&mut changes, 3000).await.last().unwrap(),
         "replace Service 2"

@@ -21,18 +21,22 @@ use crate::Problems;
 use crate::clock;
 use crate::error::chain;
 
-/// Who says it; kube-proxy calls itself `kube-proxy` here.
-const CONTROLLER: &str = "weir";
 /// Bytes of `reportingInstance` that the API takes.
 const INSTANCE: usize = 128;
 /// An answer that takes longer is none.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
-/// Writes Events about problems until nobody can have any more.
-pub(super) async fn tell(client: Client, node: String, mut problems: watch::Receiver<Problems>) {
+/// Writes Events about problems until nobody can have any more. The controller is who says it: kube-proxy calls itself
+/// `kube-proxy` there.
+pub(super) async fn tell(
+    client: Client,
+    (controller, node): (&'static str, String),
+    mut problems: watch::Receiver<Problems>,
+) {
     let mut writer = Writer {
         client,
-        instance: shortened(&format!("{CONTROLLER}-{node}"), INSTANCE),
+        controller,
+        instance: shortened(&format!("{controller}-{node}"), INSTANCE),
         silent: false,
     };
     let mut told = Told::new(node);
@@ -63,6 +67,7 @@ pub(super) async fn tell(client: Client, node: String, mut problems: watch::Rece
 
 struct Writer {
     client: Client,
+    controller: &'static str,
     instance: String,
     /// Whether it was said that Events cannot be written.
     silent: bool,
@@ -79,7 +84,7 @@ impl Writer {
                 let patch = Patch::Merge(series);
                 events.patch(&saying.name, &PatchParams::default(), &patch).await
             } else {
-                let event = event(saying, namespace, &self.instance, now);
+                let event = self.event(saying, namespace, now);
                 events.create(&PostParams::default(), &event).await
             }
         });
@@ -130,6 +135,25 @@ impl Writer {
             );
         }
     }
+
+    fn event(&self, saying: &Saying, namespace: &str, now: Timestamp) -> Event {
+        Event {
+            metadata: ObjectMeta {
+                name: Some(saying.name.clone()),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(now)),
+            reporting_controller: Some(self.controller.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some("Warning".to_owned()),
+            reason: Some(saying.problem.reason.name().to_owned()),
+            action: Some(action(saying.problem.reason).to_owned()),
+            regarding: Some(regarding(&saying.problem)),
+            note: Some(saying.note.clone()),
+            ..Event::default()
+        }
+    }
 }
 
 fn timestamp() -> Timestamp {
@@ -143,25 +167,6 @@ fn namespace(problem: &Problem) -> &str {
     match problem.kind {
         Kind::Node => "default",
         _ => &problem.name.namespace,
-    }
-}
-
-fn event(saying: &Saying, namespace: &str, instance: &str, now: Timestamp) -> Event {
-    Event {
-        metadata: ObjectMeta {
-            name: Some(saying.name.clone()),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectMeta::default()
-        },
-        event_time: Some(MicroTime(now)),
-        reporting_controller: Some(CONTROLLER.to_owned()),
-        reporting_instance: Some(instance.to_owned()),
-        type_: Some("Warning".to_owned()),
-        reason: Some(saying.problem.reason.name().to_owned()),
-        action: Some(action(saying.problem.reason).to_owned()),
-        regarding: Some(regarding(&saying.problem)),
-        note: Some(saying.note.clone()),
-        ..Event::default()
     }
 }
 

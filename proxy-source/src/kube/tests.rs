@@ -33,6 +33,8 @@ impl Mirror {
         let options = Options {
             kubeconfig: None,
             api_servers: named.iter().map(|url| url.parse().unwrap()).collect(),
+            follows: Follow::of_node("n1"),
+            controller: "weir",
             node: "n1".to_owned(),
             metrics: Arc::new(Metrics::new(&registry).unwrap()),
         };

@@ -22,7 +22,7 @@ fn a_file_may_hold_many_documents() {
         service("b"),
         service("c").replace('\n', "\r\n"),
     );
-    let manifest = read(Format::Yaml, &text);
+    let manifest = read(Format::Yaml, &text, &Kind::ALL);
     assert_eq!(manifest.broken, []);
     assert_eq!(
         names(&manifest),
@@ -37,7 +37,7 @@ fn a_broken_document_costs_that_document_and_is_named_by_its_line_in_the_file() 
         service("a"),
         service("b")
     );
-    let manifest = read(Format::Yaml, &text);
+    let manifest = read(Format::Yaml, &text, &Kind::ALL);
     assert_eq!(names(&manifest), ["Service shop/a", "Service shop/b"]);
     let [broken] = manifest.broken.as_slice() else {
         panic!("{:?}", manifest.broken)
@@ -54,7 +54,7 @@ fn an_object_that_does_not_decode_is_named_with_the_line_that_its_document_begin
         "{}---\n# the second\napiVersion: v1\nkind: Service\nmetadata: {{name: b, namespace: shop}}\nspec: nonsense\n",
         service("a")
     );
-    let manifest = read(Format::Yaml, &text);
+    let manifest = read(Format::Yaml, &text, &Kind::ALL);
     assert_eq!(names(&manifest), ["Service shop/a"]);
     assert_eq!(manifest.broken.len(), 1);
     assert_eq!(manifest.broken[0].line, 9, "{:?}", manifest.broken);
@@ -62,7 +62,7 @@ fn an_object_that_does_not_decode_is_named_with_the_line_that_its_document_begin
 
 #[test]
 fn duplicate_keys_are_a_mistake() {
-    let manifest = read(Format::Yaml, "kind: Service\nkind: Node\n");
+    let manifest = read(Format::Yaml, "kind: Service\nkind: Node\n", &Kind::ALL);
     assert_eq!(manifest.broken.len(), 1, "{manifest:?}");
     assert_eq!(manifest.broken[0].line, 2);
 }
@@ -72,17 +72,26 @@ fn lists_are_opened() {
     let items = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a, namespace: x}, spec: {}}\n\
          - {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n---\n\
          apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: c, namespace: x}\n  spec: {}\n";
-    let manifest = read(Format::Yaml, items);
+    let manifest = read(Format::Yaml, items, &Kind::ALL);
     assert_eq!(manifest.broken, []);
     assert_eq!(names(&manifest), ["Service x/a", "Service x/c"]);
-    assert_eq!(read(Format::Yaml, "kind: List\nitems: 5\n").broken.len(), 1);
+    assert_eq!(
+        read(Format::Yaml, "kind: List\nitems: 5\n", &Kind::ALL)
+            .broken
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn json_files_may_hold_several_values() {
     let one = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a","namespace":"x"},"spec":{}}"#;
     let two = one.replace("\"a\"", "\"b\"");
-    let manifest = read(Format::Json, format!("{one}\n{two}\n{{\n\"kind\": }}"));
+    let manifest = read(
+        Format::Json,
+        format!("{one}\n{two}\n{{\n\"kind\": }}"),
+        &Kind::ALL,
+    );
     assert_eq!(names(&manifest), ["Service x/a", "Service x/b"]);
     assert_eq!(manifest.broken.len(), 1);
     assert_eq!(manifest.broken[0].line, 4);
@@ -109,7 +118,11 @@ fn only_manifests_count() {
 
 #[test]
 fn directives_and_byte_order_marks_are_no_trouble() {
-    let manifest = read(Format::Yaml, format!("\u{feff}%YAML 1.2\n---\n{}", service("a")));
+    let manifest = read(
+        Format::Yaml,
+        format!("\u{feff}%YAML 1.2\n---\n{}", service("a")),
+        &Kind::ALL,
+    );
     assert_eq!(manifest.broken, []);
     assert_eq!(names(&manifest), ["Service shop/a"]);
 }
@@ -130,8 +143,8 @@ fn no_text_makes_it_panic() {
         "5",
         "\"x",
     ] {
-        let _ = read(Format::Yaml, text);
-        let _ = read(Format::Json, text);
+        let _ = read(Format::Yaml, text, &Kind::ALL);
+        let _ = read(Format::Json, text, &Kind::ALL);
     }
 }
 
@@ -145,7 +158,7 @@ fn a_json_value_that_is_not_utf8_costs_itself() {
     let mut content = service("a").into_bytes();
     content.extend(b"\n{\"text\": \"\xff\"}\n\n");
     content.extend(service("b").into_bytes());
-    let manifest = read(Format::Json, content);
+    let manifest = read(Format::Json, content, &Kind::ALL);
     assert_eq!(manifest.objects.len(), 2, "{manifest:?}");
     assert_eq!(manifest.broken.len(), 1);
     assert_eq!(manifest.broken[0].line, 2);
@@ -159,7 +172,7 @@ fn what_is_not_read_is_said_with_its_line() {
         service("a"),
         service("b").replace("kind: Service", "kind: Services"),
     );
-    let manifest = read(Format::Yaml, &text);
+    let manifest = read(Format::Yaml, &text, &Kind::ALL);
     assert_eq!(names(&manifest), ["Service shop/a"]);
     let said = |list: &[Broken]| -> Vec<(usize, String)> {
         let what = |one: &Broken| {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::super::fake::FakeApi;
-use super::super::{Kube, Options};
+use super::super::{Follow, Kube, Options};
 use super::*;
 use crate::{Metrics, Source};
 
@@ -20,6 +20,8 @@ fn source(urls: &[String], node: &str) -> Kube {
     let options = Options {
         kubeconfig: None,
         api_servers: urls.iter().map(|url| url.parse().unwrap()).collect(),
+        follows: Follow::of_node(node),
+        controller: "weir",
         node: node.to_owned(),
         metrics: Arc::new(Metrics::new(&Registry::new()).unwrap()),
     };
@@ -169,6 +171,7 @@ async fn one_event_whatever_the_resyncs_restarts_and_nodes() {
 
 fn writer(agent: &Kube) -> Writer {
     Writer {
+        controller: "weir",
         client: agent.servers.client(),
         instance: "weir-n1".to_owned(),
         silent: false,
