@@ -96,9 +96,9 @@ impl Line {
             *client_port += 1;
             let (backend, hidden) = match self.place {
                 Place::Node => (self.connect(&sockets, u64::from(*client_port)), false),
-                Place::At(port, program, source) => self.send(
+                Place::At(port, program, source) => send(
                     pair,
-                    Arrival::at(program, port, self.bytes((source, *client_port))),
+                    &Arrival::at(program, port, self.bytes((source, *client_port))),
                 )?,
             };
             backends.insert(backend);
@@ -126,22 +126,6 @@ impl Line {
         .bytes(true)
     }
 
-    fn send(&self, pair: &mut Pair, arrival: Arrival) -> Result<(String, bool)> {
-        let outcome = pair.run(&arrival)?;
-        let word = match outcome.verdict {
-            Verdict::Translate(_) | Verdict::Redirect(_) => {
-                let before = decode(&arrival.bytes, true).context("no packet")?;
-                let after = decode(&outcome.bytes, true).context("no packet behind it")?;
-                let (_, port) = after.ports.context("no ports")?;
-                return Ok((named(after.destination, port), before.source != after.source));
-            }
-            Verdict::Reply(_) => "rejected",
-            Verdict::Drop(_) => "dropped",
-            Verdict::Ignore | Verdict::Pass(_) => "let through",
-        };
-        Ok((word.to_owned(), false))
-    }
-
     fn connect(&self, memory: &Memory, cookie: u64) -> String {
         let socket = Socket { cookie, host: true };
         let call = Call {
@@ -157,6 +141,23 @@ impl Line {
             Answer::Leave => "let through".to_owned(),
         }
     }
+}
+
+/// What one packet meets, and whether its source is another one behind that.
+fn send(pair: &mut Pair, arrival: &Arrival) -> Result<(String, bool)> {
+    let outcome = pair.run(arrival)?;
+    let word = match outcome.verdict {
+        Verdict::Translate(_) | Verdict::Redirect(_) => {
+            let before = decode(&arrival.bytes, true).context("no packet")?;
+            let after = decode(&outcome.bytes, true).context("no packet behind it")?;
+            let (_, port) = after.ports.context("no ports")?;
+            return Ok((named(after.destination, port), before.source != after.source));
+        }
+        Verdict::Reply(_) => "rejected",
+        Verdict::Drop(_) => "dropped",
+        Verdict::Ignore | Verdict::Pass(_) => "let through",
+    };
+    Ok((word.to_owned(), false))
 }
 
 fn named(address: Ip, port: u16) -> String {
