@@ -31,6 +31,9 @@ pub(crate) enum BodyError {
     /// Neither side sent anything.
     #[error("nothing was sent for the route's idle time-out")]
     Idle,
+    /// The request took too long as a whole.
+    #[error("the response was not whole within the route's request time-out")]
+    Late,
     /// The side that sends it.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
@@ -69,7 +72,7 @@ impl Transfer {
     fn fail(&self, error: BodyError) -> BodyError {
         let fault = match error {
             BodyError::Long => 1,
-            BodyError::Slow | BodyError::Idle => 2,
+            BodyError::Slow | BodyError::Idle | BodyError::Late => 2,
             BodyError::Broken(_) => 3,
         };
         self.fault.store(fault, Ordering::Relaxed);
@@ -258,11 +261,19 @@ pub(crate) struct Relay {
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// Whether the timer counts from the last piece on.
     pub(crate) armed: bool,
+    /// When the whole of it must be over.
+    pub(crate) until: Option<Pin<Box<Sleep>>>,
     pub(crate) transfer: Option<Arc<Transfer>>,
 }
 
 impl Relay {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let late = self.until.as_mut().map(|until| until.as_mut().poll(cx));
+        if late.is_some_and(|late| late.is_ready()) {
+            self.work.done();
+            self.lease = None;
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         match polled {
             Poll::Ready(Some(Ok(frame))) => {

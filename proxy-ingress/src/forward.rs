@@ -70,6 +70,8 @@ struct Way<'a> {
     transfer: Option<Arc<Transfer>>,
     /// The client wants another protocol.
     upgrade: bool,
+    /// When the whole of it must be over.
+    until: Option<Instant>,
 }
 
 /// What became of an attempt.
@@ -112,12 +114,13 @@ pub(crate) async fn forward(
         key,
         transfer,
         upgrade: wish.is_some(),
+        until: policy.request_timeout.map(|whole| Instant::now() + whole),
     };
     let request = Request::from_parts(head, body);
     let attempts = way.attempts(request);
-    let (response, lease) = match policy.request_timeout {
+    let (response, lease) = match way.until {
         None => attempts.await?,
-        Some(whole) => tokio::time::timeout(whole, attempts)
+        Some(until) => tokio::time::timeout_at(until, attempts)
             .await
             .map_err(|_| Refusal::SlowAnswer)??,
     };
@@ -370,6 +373,7 @@ impl Way<'_> {
             idle: self.route.policy.idle_timeout,
             timer: None,
             armed: false,
+            until: self.until.map(|until| Box::pin(tokio::time::sleep_until(until))),
             transfer: self.transfer.clone(),
         };
         Response::from_parts(head, ResponseBody::relay(relay))

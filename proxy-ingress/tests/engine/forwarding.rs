@@ -392,6 +392,29 @@ fn a_cookie_brings_a_client_back() {
 }
 
 #[test]
+fn a_response_that_drips_for_ever_ends_with_the_requests_time() {
+    let backing = Backing::raw(|session| {
+        session.head();
+        session.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while session.stream.take_error().is_ok_and(|error| error.is_none()) {
+            session.say("1\r\nx\r\n");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let front = Plan::to(&[backing.address])
+        .route(with_policy(|policy| {
+            policy.request_timeout = Some(Duration::from_millis(200));
+        }))
+        .start();
+    let answer = front.says(GET);
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains('x'),
+        "{answer}"
+    );
+    assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[test]
 fn a_slow_backend_and_a_silent_one_are_given_up() {
     let silent = Backing::raw(|session| while session.head().is_some() {});
     let quick = |policy: &mut proxy_ingress::route::Policy| {
