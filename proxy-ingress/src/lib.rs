@@ -6,12 +6,37 @@
 //!      ▼
 //!  Snapshot           immutable; swapped as a whole, built anew only where something changed
 //!      │  route/      pure: host, path, predicates ─▶ Route        (the same code answers `explain`)
-//!      │  balance/    pure: which endpoint
+//!      │              endpoints change inside of it (upstream/)
 //!      ▼
-//!  request ─▶ listen ─▶ tls ─▶ request ─▶ route ─▶ upstream ─▶ response
+//!  client ─▶ listen ─▶ tls ─▶ serve ─▶ request ─▶ route ─▶ forward ─▶ upstream ─▶ pod
 //! ```
 
 #![forbid(unsafe_code)]
 
+mod body;
+pub mod certificates;
+mod clock;
+pub mod engine;
+mod forward;
+mod head;
+mod headers;
+mod listen;
+mod local;
+mod mix;
 pub mod model;
+mod redirect;
+pub mod refusal;
+mod request;
+mod rewrite;
 pub mod route;
+mod serve;
+pub mod settings;
+pub mod snapshot;
+mod tend;
+mod tls;
+mod upgrade;
+pub mod upstream;
+mod wire;
+mod worker;
+
+pub use worker::Counters;

@@ -11,6 +11,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt};
 use kube::{Client, Config, Error};
+use tokio_rustls::rustls::crypto::ring;
 use tower::{BoxError, ServiceBuilder};
 
 /// With TLS. A server that is switched off does not answer at all, and another one may be waiting.
@@ -26,6 +27,9 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// A client of the server in the configuration.
 pub(super) fn client(config: &Config) -> Result<Client, Error> {
+    // rustls chooses by itself only where one provider is built in, and the ingress brings another into the workspace.
+    // It is there already for all clients but the first.
+    let _there = ring::default_provider().install_default();
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_keepalive(Some(QUIET));

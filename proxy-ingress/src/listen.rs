@@ -1,0 +1,141 @@
+//! Takes connections: as many as there is room for, not too many from one address, and on after errors.
+
+use std::collections::hash_map::Entry;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::serve;
+use crate::worker::{Counters, Shared, Worker};
+
+/// When the system is out of file descriptors or memory, asking again at once only makes it worse.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listener, as its connections know it.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) tls: bool,
+    /// The port, ready for a header.
+    pub(crate) port: HeaderValue,
+}
+
+impl Door {
+    pub(crate) fn new(address: SocketAddr, tls: bool) -> Self {
+        Self {
+            tls,
+            port: HeaderValue::from(address.port()),
+        }
+    }
+}
+
+/// Takes connections until a drain begins.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Door) {
+    let door = Rc::new(door);
+    let mut draining = worker.shared.draining.subscribe();
+    loop {
+        let room = Arc::clone(&worker.shared.room);
+        let next = async {
+            // First the room, then the client: who cannot be served waits in the kernel's queue.
+            let permit = room.acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        tokio::select! {
+            (permit, accepted) = next => {
+                let Ok(permit) = permit else { return };
+                match accepted {
+                    Ok((stream, peer)) => take(&worker, stream, peer, &door, permit),
+                    Err(error) => failed(&worker.shared, &error).await,
+                }
+            }
+            _ = draining.wait_for(|draining| *draining) => break,
+        }
+    }
+    // The kernel resets what it has accepted when the socket closes, so that is taken first.
+    while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+        let Ok(permit) = Arc::clone(&worker.shared.room).try_acquire_owned() else {
+            return;
+        };
+        take(&worker, stream, peer, &door, permit);
+    }
+}
+
+async fn failed(shared: &Shared, error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    Counters::count(&shared.counters.accept_errors);
+    // One client's trouble is told here as well.
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        tracing::warn!(%error, "no connection can be taken; raise the limit of open files if this stays");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn take(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: &Rc<Door>,
+    permit: OwnedSemaphorePermit,
+) {
+    let address = peer.ip().to_canonical();
+    let settings = Arc::clone(&worker.shared.snapshot.load().settings);
+    let most = if settings.trusts(address) {
+        u32::MAX
+    } else {
+        settings.connections_per_client
+    };
+    let Some(place) = Place::take(&worker.shared, address, most, permit) else {
+        Counters::count(&worker.shared.counters.crowded);
+        return;
+    };
+    Counters::count(&worker.shared.counters.accepted);
+    let arrival = serve::Arrival {
+        worker: Rc::clone(worker),
+        settings,
+        door: Rc::clone(door),
+        address,
+        place,
+    };
+    tokio::task::spawn_local(serve::connection(arrival, stream));
+}
+
+/// A connection's place among all, and among those of its address.
+pub(crate) struct Place {
+    shared: Arc<Shared>,
+    address: IpAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, address: IpAddr, most: u32, permit: OwnedSemaphorePermit) -> Option<Self> {
+        let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(address).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        drop(clients);
+        Some(Self {
+            shared: Arc::clone(shared),
+            address,
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = clients.entry(self.address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}

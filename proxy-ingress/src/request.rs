@@ -1,0 +1,178 @@
+//! A request's life:
+//!
+//! ```text
+//!  room? ─▶ well formed? ─▶ host ─▶ canonical path ─▶ route ─┬─▶ redirect
+//!                                                            ├─▶ refuse
+//!                                                            └─▶ forward (forward.rs) ─▶ response
+//! ```
+//!
+//! All decisions are made on the same strings: what is matched is what is forwarded.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+
+use crate::body::ResponseBody;
+use crate::forward;
+use crate::headers;
+use crate::redirect;
+use crate::refusal::Refusal;
+use crate::route::{Action, Asked, Route, host as hosts};
+use crate::serve::Client;
+use crate::snapshot::Snapshot;
+use crate::tend::Work;
+
+/// Answers a request.
+pub(crate) async fn serve(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let mut work = Some(client.tended.begin(client.settings.http2.given_up));
+    let version = request.version();
+    // What follows a wish to change protocols was not looked at (head.rs), so nothing may follow unless it is granted.
+    let tunnel = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
+    let blind = tunnel && version <= Version::HTTP_11;
+    let answered = answer(&client, request, &mut work).await;
+    let mut response = answered.unwrap_or_else(|refusal| {
+        client.worker.shared.counters.refuse(refusal);
+        let mut response = refusal.answer();
+        if refusal.ends_connection() && version <= Version::HTTP_11 {
+            close(response.headers_mut());
+        }
+        response
+    });
+    if let Some(mut work) = work {
+        work.done();
+    }
+    if blind && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        close(response.headers_mut());
+    }
+    Ok(response)
+}
+
+fn close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// What is known of a request once its route is found.
+pub(crate) struct Found {
+    pub(crate) route: Arc<Route>,
+    /// The path, where its canonical form is another than what was sent.
+    pub(crate) path: Option<Box<str>>,
+}
+
+async fn answer(
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    work: &mut Option<Work>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let admitted = client.worker.admit(&client.settings).ok_or(Refusal::Busy)?;
+    let (mut head, body) = request.into_parts();
+    well_formed(client, &head)?;
+    let snapshot = client.worker.shared.snapshot.load();
+    let found = find(client, &snapshot, &head)?;
+    name_host(&mut head)?;
+    if let Some(redirect) = redirect::to_https(client, &found.route, &head) {
+        return Ok(redirect);
+    }
+    match &found.route.action {
+        Action::Redirect(to) => Ok(redirect::answer(client, to, &head)),
+        Action::Refuse { status, .. } => Err(Refusal::Route(*status)),
+        Action::Forward(backends) => {
+            let upstream = forward::choose(backends, &snapshot, client.worker.random.next())?;
+            drop(snapshot);
+            forward::forward(client, (head, body), &found, upstream, (work, admitted)).await
+        }
+    }
+}
+
+/// What hyper lets pass and nobody behind us should have to judge.
+fn well_formed(client: &Client, head: &Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
+        if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
+            return Err(Refusal::Connect);
+        }
+    }
+    let uri = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if uri > client.settings.uri_bytes {
+        return Err(Refusal::LongUri);
+    }
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::Framing),
+    }
+}
+
+fn find(client: &Client, snapshot: &Snapshot, head: &Parts) -> Result<Found, Refusal> {
+    let routes = &snapshot.routes;
+    let host = host(head)?;
+    if let (Some(shown), Some(host)) = (&client.shown, &host)
+        && !shown.allows(host, &snapshot.certificates)
+    {
+        return Err(Refusal::Misdirected);
+    }
+    let path = routes.canonical_path(head.uri.path()).ok_or(Refusal::Path)?;
+    let asked = Asked {
+        host: host.as_deref(),
+        path: &path,
+        method: &head.method,
+        headers: &head.headers,
+        query: head.uri.query(),
+    };
+    let found = routes.table.find(&asked).route();
+    let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
+    let path = match path {
+        Cow::Borrowed(same) if same == head.uri.path() => None,
+        other => Some(other.into_owned().into_boxed_str()),
+    };
+    Ok(Found { route, path })
+}
+
+/// The name that is asked for, in its canonical form. `Host`, the request line and `:authority` must agree: whoever is
+/// behind us may read another of them.
+fn host(head: &Parts) -> Result<Option<Cow<'_, str>>, Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::Host);
+    }
+    let header = header
+        .map(|host| host.to_str().map_err(|_| Refusal::Host))
+        .transpose()?;
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let text = match (authority, header) {
+        (Some(authority), Some(header)) if !authority.eq_ignore_ascii_case(header) => {
+            return Err(Refusal::TwoHosts);
+        }
+        (Some(text), _) | (None, Some(text)) => text,
+        (None, None) if head.version < Version::HTTP_11 => return Ok(None),
+        (None, None) => return Err(Refusal::Host),
+    };
+    hosts::of_request(text.as_bytes()).map_err(|_| Refusal::Host)
+}
+
+/// From here on the name is in `Host`, wherever it was.
+fn name_host(head: &mut Parts) -> Result<(), Refusal> {
+    if let Some(authority) = head.uri.authority()
+        && !head.headers.contains_key(HOST)
+    {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Host)?;
+        head.headers.insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// Whether the client speaks HTTPS, to us or to a proxy that we trust.
+pub(crate) fn is_https(client: &Client, head: &Parts) -> bool {
+    client.shown.is_some() || client.trusted && headers::is_https_before(&head.headers)
+}

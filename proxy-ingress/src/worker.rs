@@ -1,0 +1,164 @@
+//! A worker: one thread with a runtime of its own, listeners of its own and connections that never leave it. Workers share
+//! the snapshot, the counts that limits need, and the pools' slots; nothing of that is locked on the way of a request.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::mix::Random;
+use crate::refusal::Refusal;
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::tend::{Fate, Tended};
+
+/// Kept connections are looked at this often.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// Connections that may still come.
+    pub(crate) room: Arc<Semaphore>,
+    /// Connections per address.
+    pub(crate) clients: Mutex<HashMap<IpAddr, u32>>,
+    /// Requests at work.
+    pub(crate) requests: AtomicUsize,
+    /// Whether the end has begun.
+    pub(crate) draining: watch::Sender<bool>,
+    pub(crate) counters: Counters,
+}
+
+/// What has happened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections taken.
+    pub accepted: AtomicU64,
+    /// Connections closed at once: their address had too many.
+    pub crowded: AtomicU64,
+    /// Connections that could not be taken: the system is out of something.
+    pub accept_errors: AtomicU64,
+    /// TLS that did not come to stand.
+    pub handshake_errors: AtomicU64,
+    /// Connections to endpoints that could not be made.
+    pub connect_errors: AtomicU64,
+    /// Requests that were sent to another endpoint.
+    pub retries: AtomicU64,
+    /// Requests that no backend answered, by [`Refusal::name`].
+    pub refused: Mutex<HashMap<&'static str, u64>>,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry(refusal.name()).or_default() += 1;
+    }
+}
+
+/// One of them.
+pub(crate) struct Worker {
+    pub(crate) id: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) random: Random,
+    tended: RefCell<Vec<Weak<Tended>>>,
+}
+
+impl Worker {
+    pub(crate) fn new(id: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            id,
+            shared,
+            random: Random::new(),
+            tended: RefCell::default(),
+        }
+    }
+
+    /// Looks after a connection from now on.
+    pub(crate) fn watch(&self, tended: &Rc<Tended>) {
+        self.tended.borrow_mut().push(Rc::downgrade(tended));
+    }
+
+    /// A place for a request; none if there are that many at work.
+    pub(crate) fn admit(&self, settings: &Settings) -> Option<Admitted> {
+        let before = self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        let admitted = Admitted(Arc::clone(&self.shared));
+        (before < settings.requests).then_some(admitted)
+    }
+
+    /// Looks after connections until the last has ended after a drain.
+    pub(crate) async fn tend(self: &Rc<Self>) {
+        let tick = self.settings().tick;
+        let mut ticks = tokio::time::interval(tick.max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        let mut swept = last;
+        let mut draining: Option<Instant> = None;
+        loop {
+            let now = ticks.tick().await;
+            let settings = self.settings();
+            self.look(now.saturating_duration_since(last), &settings);
+            last = now;
+            if now.saturating_duration_since(swept) > SWEEP {
+                swept = now;
+                self.sweep(settings.upstream.idle_timeout);
+            }
+            if *self.shared.draining.borrow() {
+                let since = *draining.get_or_insert(now);
+                let over = now.saturating_duration_since(since) >= settings.drain;
+                self.meet(if over { Fate::Close } else { Fate::Finish });
+                // Listeners and connections hold their worker; those that have not begun to speak HTTP end with it.
+                if Rc::strong_count(self) == 1
+                    || over && now.saturating_duration_since(since) > settings.drain + tick
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.shared.snapshot.load().settings)
+    }
+
+    fn look(&self, since: Duration, settings: &Settings) {
+        self.tended.borrow_mut().retain(|weak| {
+            let Some(tended) = weak.upgrade() else {
+                return false;
+            };
+            tended.look(since, settings);
+            true
+        });
+    }
+
+    fn meet(&self, fate: Fate) {
+        for tended in self.tended.borrow().iter().filter_map(Weak::upgrade) {
+            tended.meets(fate);
+        }
+    }
+
+    fn sweep(&self, older_than: Duration) {
+        for upstream in self.shared.snapshot.load().backends.values() {
+            upstream.sweep(self.id, older_than);
+        }
+    }
+}
+
+/// A request's place.
+pub(crate) struct Admitted(Arc<Shared>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}

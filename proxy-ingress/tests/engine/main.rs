@@ -1,0 +1,19 @@
+//! The engine on loopback: real sockets, real clients and backends, and raw bytes where those would be too polite.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and waits in real time"
+)]
+
+mod abuse;
+mod common;
+mod drain;
+mod forwarding;
+mod http2;
+mod limits;
+mod peers;
+mod tls;
+mod upgrade;
