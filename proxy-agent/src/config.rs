@@ -15,11 +15,11 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hyper::Uri;
-
+use http::Uri;
+use proxy_daemon::http::BindAddress;
+use proxy_daemon::logging::LogFormat;
 use proxy_model::source_ports::{NotAPortRange, PortRange};
 
-use crate::http::BindAddress;
 use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
 use proxy_source::kube::{self, NotAServer};
 
@@ -201,16 +201,6 @@ pub enum UnknownPorts {
     Pass,
     /// Rejected, as at a ClusterIP.
     Reject,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Levels of the kernel programs' log.

@@ -14,7 +14,6 @@ pub mod kernel;
 pub mod leaving;
 pub mod logging;
 pub mod metrics;
-pub mod panics;
 pub mod problems;
 pub mod report;
 pub mod run;

@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::Parser;
 use proxy_agent::config::{self, AgentFlags, Cli, Command};
 use proxy_agent::metrics::Metrics;
-use proxy_agent::{check, cli, error, kernel, logging, panics, run, source_ports};
+use proxy_agent::{check, cli, error, kernel, logging, run, source_ports};
+use proxy_daemon::panics;
 use proxy_model::Kind;
 use proxy_source::Source;
 use proxy_source::folder::Folder;
@@ -45,7 +46,7 @@ async fn execute(command: Command) -> Result<()> {
 
 async fn agent(flags: AgentFlags) -> Result<()> {
     logging::start(flags.log_format, &flags.log, flags.kernel_log)?;
-    panics::end_the_process();
+    panics::end_the_process("the agent", "the programs in the kernel go on serving");
     let settings = flags.settle()?;
     if let Some(warning) = &settings.warning {
         tracing::warn!("{warning}");

@@ -7,13 +7,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use proxy_daemon::http::{BindAddress, BindAddressError};
 use proxy_model::{NodePortAddresses, NodePortAddressesError};
 use serde_json::Value;
 
 use super::fields::{FIELDS, Field, Form};
 use super::gates;
 use super::masquerade::MasqueradeFields;
-use crate::http::{BindAddress, BindAddressError};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
+use proxy_daemon::http::BindAddress;
 use proxy_model::{NodePortAddresses, NodePortAddressesError};
 
 use super::AgentFlags;
 use super::gates::{self, Gate};
 use super::kube_proxy::{ConfigurationError, KubeProxyConfiguration};
 use super::masquerade::{LocalModeError, Sources};
-use crate::http::{self, BindAddress};
+use crate::http;
 use proxy_source::kube::KubeconfigFile;
 
 /// What flags and file say together.

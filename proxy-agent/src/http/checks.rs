@@ -12,20 +12,23 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::header::{HeaderName, HeaderValue};
+use proxy_daemon::http::{Page, Pages, accept, is_without_ipv6, listen_only};
 use proxy_model::{Kind, LocalEndpoints, ObjectName, Problem, Reason};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::listen;
-use super::serve::{Routes, accept};
 use crate::clock;
 use crate::health::Health;
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// A program that leaves the port to us, kube-proxy for one, shall not be missed for long.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How many endpoints a load balancer finds here.
+const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
 /// Where to listen, and what to tell there.
 pub type Sockets = BTreeMap<SocketAddr, LocalEndpoints>;
@@ -103,14 +106,23 @@ struct Failure {
 
 /// What one server tells.
 #[derive(Debug)]
-pub(super) struct Check {
+struct Check {
     health: Arc<Health>,
     local: Mutex<LocalEndpoints>,
 }
 
+/// Whatever the path: the local endpoints of the Service.
+impl Pages for Check {
+    async fn page(&self, _path: &str) -> Page {
+        let (local, works) = self.answer();
+        let code = if works && local.count > 0 { 200 } else { 503 };
+        Page::json(code, body(&local, works)).with(WEIGHT, HeaderValue::from(local.count))
+    }
+}
+
 impl Check {
     /// The endpoints, and whether the proxy works.
-    pub(super) fn answer(&self) -> (LocalEndpoints, bool) {
+    fn answer(&self) -> (LocalEndpoints, bool) {
         let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
         (local.clone(), self.health.works(clock::monotonic()))
     }
@@ -124,7 +136,7 @@ impl Check {
 }
 
 /// kube-proxy's words, to the tab.
-pub(super) fn body(local: &LocalEndpoints, works: bool) -> String {
+fn body(local: &LocalEndpoints, works: bool) -> String {
     let text = |text: &str| serde_json::Value::from(text).to_string();
     let (namespace, name) = (text(&local.service.namespace), text(&local.service.name));
     let count = local.count;
@@ -168,7 +180,7 @@ impl Keeper {
     }
 
     fn open(&mut self, at: SocketAddr, local: &LocalEndpoints, now: Instant) {
-        match listen::listen_only(at) {
+        match listen_only(at) {
             Ok(listener) => {
                 tracing::debug!(
                     "answering at the health check node port {at} of {}",
@@ -179,7 +191,7 @@ impl Keeper {
                 self.failed.remove(&at);
             }
             // Where nobody can ask, nobody has to be told.
-            Err(error) if at.ip().is_unspecified() && listen::is_without_ipv6(&error) => {}
+            Err(error) if at.ip().is_unspecified() && is_without_ipv6(&error) => {}
             Err(error) => {
                 let before = self.failed.get(&at).map(|failure| failure.wait * 2);
                 let wait = before.unwrap_or(FIRST_WAIT).min(LONGEST_WAIT);
@@ -198,7 +210,7 @@ impl Keeper {
             health: Arc::clone(&self.health),
             local: Mutex::new(local.clone()),
         });
-        let task = tokio::spawn(accept(listener, Routes::Check(Arc::clone(&check))));
+        let task = tokio::spawn(accept(listener, Arc::clone(&check)));
         Server { check, task }
     }
 

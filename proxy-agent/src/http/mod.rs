@@ -10,18 +10,30 @@
 //! Ports, paths and answers are kube-proxy's. A port that is taken costs its answers and nothing else: it is tried again.
 
 mod checks;
-mod listen;
-mod serve;
+mod pages;
 
 pub use checks::{Keeper, Refused, ServiceChecks, Sockets, service_checks};
-pub use listen::{BindAddress, BindAddressError, HEALTHZ, METRICS};
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread;
 
+use proxy_daemon::http::{BindAddress, Port};
+
 use crate::health::Health;
 use crate::metrics::Scraper;
+use pages::{Probes, Scrapes};
+
+/// kube-proxy's default for health checks.
+pub const HEALTHZ: BindAddress = BindAddress::v4(Ipv4Addr::UNSPECIFIED, 10256);
+/// kube-proxy's default for metrics.
+pub const METRICS: BindAddress = BindAddress::v4(Ipv4Addr::LOCALHOST, 10249);
+
+/// Of a port that somebody else has.
+const RIVAL: &str = "kube-proxy";
+/// Of a port that nobody answers at.
+const CONSEQUENCE: &str = "Services are served all the same";
 
 /// Where to answer, and from what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,18 +52,24 @@ pub fn start(options: Options, health: Arc<Health>, scraper: Scraper, checks: Ke
         .max_blocking_threads(1)
         .build()?;
     thread::Builder::new().name("http".to_owned()).spawn(move || {
-        let scraper = Arc::new(scraper);
-        let probes = serve::Port {
+        let probes = Port {
             what: "health checks",
             flag: "--healthz-bind-address",
             at: options.healthz.socket_or(HEALTHZ),
-            routes: serve::Routes::Health(health, scraper.shared_metrics()),
+            rival: RIVAL,
+            consequence: CONSEQUENCE,
+            pages: Probes {
+                health,
+                metrics: scraper.shared_metrics(),
+            },
         };
-        let metrics = serve::Port {
+        let metrics = Port {
             what: "metrics",
             flag: "--metrics-bind-address",
             at: options.metrics.socket_or(METRICS),
-            routes: serve::Routes::Metrics(scraper),
+            rival: RIVAL,
+            consequence: CONSEQUENCE,
+            pages: Scrapes(Arc::new(scraper)),
         };
         runtime.block_on(async { tokio::join!(probes.forever(), metrics.forever(), checks.forever()) });
     })?;

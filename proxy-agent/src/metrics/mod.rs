@@ -8,7 +8,6 @@
 //! what only weir has begins with `weir_`. Nothing here has a label for each Service or endpoint.
 
 mod latency;
-mod process;
 mod scrape;
 
 pub use latency::Latency;
@@ -18,9 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Error, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Error, Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+use proxy_daemon::metrics::{Adder, Process, number};
 use proxy_model::{Family, Kind, Summary};
 
 use crate::config::VERSION;
@@ -62,7 +62,7 @@ pub struct Metrics {
     rows: IntGaugeVec,
     capacity: IntGaugeVec,
     unreadable: IntCounter,
-    process: process::Process,
+    process: Process,
 }
 
 /// How much one round of the loop did.
@@ -81,7 +81,8 @@ pub struct Round {
 impl Metrics {
     /// All at zero. An error would be a mistake in this file.
     pub fn new() -> Result<Self, Error> {
-        let add = Adder(Registry::new());
+        let registry = Registry::new();
+        let add = Adder(&registry);
         let family = &["ip_family"];
         let proxy = |name: &str| format!("kubeproxy_sync_proxy_rules_{name}");
         let metrics = Self {
@@ -95,7 +96,7 @@ impl Metrics {
             service_changes_pending: add.int_gauge(&proxy("service_changes_pending"), "Changes of Services that are not in the kernel yet")?,
             healthz: add.counters("kubeproxy_proxy_healthz_total", "Answers to /healthz", &["code"])?,
             livez: add.counters("kubeproxy_proxy_livez_total", "Answers to /livez", &["code"])?,
-            sources: Arc::new(proxy_source::Metrics::new(&add.0)?),
+            sources: Arc::new(proxy_source::Metrics::new(&registry)?),
             ready: add.int_gauge("weir_ready", "Whether everything was read once, and every Service offered to the kernel")?,
             services: add.int_gauge("weir_services", "Services with a frontend in the kernel")?,
             frontends: add.int_gauge("weir_frontends", "Frontends in the kernel: an address or node port, a port and a protocol")?,
@@ -112,8 +113,8 @@ impl Metrics {
             rows: add.int_gauges("weir_map_rows", "Rows in use, by map", &["map"])?,
             capacity: add.int_gauges("weir_map_capacity", "Rows that fit, by map", &["map"])?,
             unreadable: add.counter("weir_scrape_errors_total", "Scrapes that could not read the kernel's maps")?,
-            process: process::Process::new(&add)?,
-            registry: add.0,
+            process: Process::new(&add)?,
+            registry,
         };
         metrics.say_constants()?;
         Ok(metrics)
@@ -211,10 +212,6 @@ impl Metrics {
     }
 }
 
-fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
 fn label(family: Family) -> &'static str {
     let [v4, v6] = FAMILIES;
     match family {
@@ -232,47 +229,6 @@ fn sync_buckets() -> Vec<f64> {
 fn programming_buckets() -> Vec<f64> {
     let seconds = (1..60).chain((60..120).step_by(5)).chain((120..=300).step_by(30));
     [0.25, 0.5].into_iter().chain(seconds.map(f64::from)).collect()
-}
-
-/// Makes metrics and registers them.
-struct Adder(Registry);
-
-impl Adder {
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
-        self.add(IntCounter::new(name, help)?)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn int_gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
-        self.add(IntGauge::new(name, help)?)
-    }
-
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
-        self.add(GaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: Vec<f64>,
-    ) -> Result<HistogramVec, Error> {
-        let options = HistogramOpts::new(name, help).buckets(buckets);
-        self.add(HistogramVec::new(options, labels)?)
-    }
-
-    fn add<M: prometheus::core::Collector + Clone + 'static>(&self, metric: M) -> Result<M, Error> {
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
 }
 
 #[cfg(test)]

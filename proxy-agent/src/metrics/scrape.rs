@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{Error, IntCounter};
 use proxy_common::maps as names;
+use proxy_daemon::metrics::number;
 
-use super::{Metrics, number};
+use super::Metrics;
 use crate::kernel::{Maps, Pins};
 
 /// Metrics with handles on the maps.

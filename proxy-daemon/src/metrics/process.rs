@@ -5,11 +5,11 @@ use std::fs;
 use prometheus::{Counter, Gauge, IntGauge};
 use rustix::param::{clock_ticks_per_second, page_size};
 
-use super::Adder;
+use super::{Adder, number};
 
-/// The process of the agent.
+/// This process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub struct Process {
     cpu: Counter,
     resident: IntGauge,
     descriptors: IntGauge,
@@ -25,7 +25,8 @@ struct Stat {
 }
 
 impl Process {
-    pub(super) fn new(add: &Adder) -> Result<Self, prometheus::Error> {
+    /// Nothing is read yet. An error would be a name that this process has registered already.
+    pub fn new(add: &Adder) -> Result<Self, prometheus::Error> {
         Ok(Self {
             cpu: add.add(Counter::new(
                 "process_cpu_seconds_total",
@@ -33,18 +34,18 @@ impl Process {
             )?)?,
             resident: add.int_gauge(
                 "process_resident_memory_bytes",
-                "Memory of the agent that is in RAM",
+                "Memory of the process that is in RAM",
             )?,
             descriptors: add.int_gauge("process_open_fds", "Open file descriptors")?,
             start: add.add(Gauge::new(
                 "process_start_time_seconds",
-                "When the agent started",
+                "When the process started",
             )?)?,
         })
     }
 
-    /// What cannot be read stays as it was.
-    pub(super) fn read(&self) {
+    /// Before a scrape. What cannot be read stays as it was.
+    pub fn read(&self) {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         if let Some(stat) = parse(&stat) {
             #[expect(clippy::cast_precision_loss, reason = "a hundred or a thousand")]
@@ -59,7 +60,7 @@ impl Process {
         }
         // Less the one that reads the folder.
         let descriptors = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        self.descriptors.set(super::number(descriptors.saturating_sub(1)));
+        self.descriptors.set(number(descriptors.saturating_sub(1)));
     }
 }
 

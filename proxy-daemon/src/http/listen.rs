@@ -9,11 +9,6 @@ use std::str::FromStr;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpListener;
 
-/// kube-proxy's default for health checks.
-pub const HEALTHZ: BindAddress = at(Ipv4Addr::UNSPECIFIED, 10256);
-/// kube-proxy's default for metrics.
-pub const METRICS: BindAddress = at(Ipv4Addr::LOCALHOST, 10249);
-
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
@@ -22,20 +17,13 @@ const BACKLOG: i32 = 64;
 pub enum BindAddress {
     /// Not at all: an empty flag, as with kube-proxy.
     Off,
-    /// There; without a port, at the port that kube-proxy uses.
+    /// There; without a port, at that of the default.
     At {
         /// The address; an unspecified one means all addresses of both families.
         ip: IpAddr,
         /// The port.
         port: Option<u16>,
     },
-}
-
-const fn at(ip: Ipv4Addr, port: u16) -> BindAddress {
-    BindAddress::At {
-        ip: IpAddr::V4(ip),
-        port: Some(port),
-    }
 }
 
 /// Not an address.
@@ -72,6 +60,14 @@ impl fmt::Display for BindAddress {
 }
 
 impl BindAddress {
+    /// An address of IPv4, as defaults are.
+    pub const fn v4(ip: Ipv4Addr, port: u16) -> Self {
+        Self::At {
+            ip: IpAddr::V4(ip),
+            port: Some(port),
+        }
+    }
+
     /// The socket address, with `other`'s port where this one has none.
     pub fn socket_or(self, other: Self) -> Option<SocketAddr> {
         let Self::At { ip, port } = self else {
@@ -86,7 +82,7 @@ impl BindAddress {
 }
 
 /// Listens. `0.0.0.0` means both families, as it does in Go: the kubelet of an IPv6 node probes by IPv6.
-pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     let both = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), at.port());
     if at.ip().is_unspecified() {
         match bind(both, false) {
@@ -100,7 +96,7 @@ pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 
 /// Listens at an address of one family; an unspecified one leaves the other family alone. The address may be one that
 /// the interface has but may not use yet (IPv6 asks its neighbours first).
-pub(super) fn listen_only(at: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen_only(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(at, true)?;
     if at.is_ipv4() {
         sockopt::set_ip_freebind(&socket, true)?;
@@ -111,7 +107,7 @@ pub(super) fn listen_only(at: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Whether it failed because this kernel has no IPv6, or has it switched off.
-pub(super) fn is_without_ipv6(error: &io::Error) -> bool {
+pub fn is_without_ipv6(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
     matches!(
         code,
@@ -147,6 +143,8 @@ fn start(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HEALTHZ: BindAddress = BindAddress::v4(Ipv4Addr::UNSPECIFIED, 10256);
 
     #[test]
     fn addresses_are_written_as_for_kube_proxy() {

@@ -1,29 +1,26 @@
-//! A panic ends the agent, in whatever task or thread it happens.
+//! A panic ends the daemon, in whatever task or thread it happens.
 //!
-//! Half an agent would answer its probes and do nothing; one that is gone is started again, and is not missed meanwhile:
-//! the programs in the kernel go on serving.
+//! Half a daemon would answer its probes and do nothing; one that is gone is started again.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
 
-/// From now on, a panic is logged and ends the process.
-pub fn end_the_process() {
-    panic::set_hook(Box::new(|info| {
-        tracing::error!("{}", sentence(info));
+/// From now on, a panic is logged and ends the process: `who` ends, and with what `consequence`.
+pub fn end_the_process(who: &'static str, consequence: &'static str) {
+    panic::set_hook(Box::new(move |info| {
+        tracing::error!("{}", sentence(who, consequence, info));
         std::process::abort();
     }));
 }
 
-fn sentence(info: &PanicHookInfo<'_>) -> String {
+fn sentence(who: &str, consequence: &str, info: &PanicHookInfo<'_>) -> String {
     let backtrace = Backtrace::capture();
     let backtrace = match backtrace.status() {
         BacktraceStatus::Captured => format!("\n{backtrace}"),
         _ => String::new(),
     };
     let what = info.to_string().replace('\n', " ");
-    format!(
-        "the agent {what}: it ends, and the programs in the kernel go on serving; please report this{backtrace}"
-    )
+    format!("{who} {what}: it ends, and {consequence}; please report this{backtrace}")
 }
 
 #[cfg(test)]
@@ -32,16 +29,17 @@ mod tests {
     use std::process::{Command, exit};
     use std::time::Duration;
 
+    use rustix::process::Signal;
+
     use super::*;
-    use crate::config::{KernelLogLevel, LogFormat};
-    use crate::logging;
+    use crate::logging::{self, LogFormat};
 
     const CHILD: &str = "WEIR_TEST_PANICS";
 
     /// What the test runs in a process of its own.
     fn panic_in_a_task() -> ! {
-        logging::start(LogFormat::Text, "info", KernelLogLevel::Off).unwrap();
-        end_the_process();
+        logging::start(LogFormat::Text, "info", |level| format!("proxy_daemon={level}")).unwrap();
+        end_the_process("the daemon", "nobody misses it");
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -63,7 +61,12 @@ mod tests {
         child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
         let output = child.output().unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{log}");
-        assert!(log.contains("on purpose: it ends"), "{log}");
+        assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{log}");
+        for part in [
+            "the daemon panicked at ",
+            "on purpose: it ends, and nobody misses it; please",
+        ] {
+            assert!(log.contains(part), "{part} is not in {log}");
+        }
     }
 }
