@@ -15,7 +15,6 @@ pub mod leaving;
 pub mod logging;
 pub mod metrics;
 pub mod problems;
-pub mod report;
 pub mod run;
 pub mod source_ports;
 pub mod telemetry;

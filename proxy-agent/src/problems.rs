@@ -4,7 +4,6 @@
 //! where somebody asks; it belongs to a network namespace, as the agent does. Only root, or who the agent runs as, is
 //! answered, and believed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::linux::net::SocketAddrExt;
@@ -12,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::time::Duration;
 
+use proxy_source::Sentences;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use tokio::io::AsyncWriteExt;
@@ -25,9 +25,6 @@ use crate::kernel::Pins;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are read.
 const MOST: u64 = 16 << 20;
-
-/// All that is wrong, each in a sentence.
-pub type Sentences = BTreeSet<String>;
 
 fn name(pins: &Pins) -> io::Result<SocketAddr> {
     let root = fs::metadata(pins.root())?;

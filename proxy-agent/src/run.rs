@@ -30,9 +30,8 @@ use crate::kernel::{
 use crate::leaving::Leaving;
 use crate::metrics::{Metrics, Scraper};
 use crate::problems;
-use crate::report::Report;
 use crate::telemetry::Telemetry;
-use proxy_source::{Changes, Source, SourceError};
+use proxy_source::{Changes, Report, Source, SourceError};
 
 /// Batches of changes that may wait while steps run; a source that is ahead waits for the kernel.
 const QUEUE: usize = 256;

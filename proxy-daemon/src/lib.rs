@@ -1,4 +1,4 @@
-//! What a daemon needs of its process, whatever it does. The same for the node agent and the ingress.
+//! What a daemon, and its commands, need of their process, whatever they do. The same for the node agent and the ingress.
 //!
 //! ```text
 //!  flags ──▶ logging ──▶ standard error                      panics ──▶ a last line, and the end
@@ -14,3 +14,4 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod panics;
+pub mod table;

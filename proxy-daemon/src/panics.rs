@@ -8,8 +8,15 @@ use std::panic::{self, PanicHookInfo};
 /// From now on, a panic is logged and ends the process: `who` ends, and with what `consequence`.
 pub fn end_the_process(who: &'static str, consequence: &'static str) {
     panic::set_hook(Box::new(move |info| {
-        tracing::error!("{}", sentence(who, consequence, info));
+        tracing::error!("{}", sentence(who, &format!("it ends, and {consequence}"), info));
         std::process::abort();
+    }));
+}
+
+/// From now on, a panic is logged; what else it costs is for whoever runs the thread or task to say.
+pub fn tell(who: &'static str) {
+    panic::set_hook(Box::new(move |info| {
+        tracing::error!("{}", sentence(who, "what it was doing ends", info));
     }));
 }
 
@@ -20,7 +27,7 @@ fn sentence(who: &str, consequence: &str, info: &PanicHookInfo<'_>) -> String {
         _ => String::new(),
     };
     let what = info.to_string().replace('\n', " ");
-    format!("{who} {what}: it ends, and {consequence}; please report this{backtrace}")
+    format!("{who} {what}: {consequence}; please report this{backtrace}")
 }
 
 #[cfg(test)]

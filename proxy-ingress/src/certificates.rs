@@ -15,6 +15,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 /// The cryptography, by name: the workspace also has another one for the API server, and rustls would not know which.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -223,6 +224,22 @@ fn names(leaf: &X509Certificate<'_>) -> Vec<Box<str>> {
 }
 
 impl Certificate {
+    /// The names that it covers.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+
+    /// When it expires, RFC 3339; empty for what was made here.
+    pub fn expires(&self) -> String {
+        let known = (self.not_after != i64::MAX).then(|| ASN1Time::from_timestamp(self.not_after).ok());
+        let time = known.flatten().map(|time| time.to_datetime());
+        time.map_or_else(String::new, |time| {
+            let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
+            let (hour, minute, second) = (time.hour(), time.minute(), time.second());
+            format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+        })
+    }
+
     /// Whether it is for this host (in lower case, without a final dot).
     pub fn covers(&self, host: &str) -> bool {
         let parent = host.split_once('.').map(|(_, parent)| parent);

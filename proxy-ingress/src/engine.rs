@@ -1,19 +1,23 @@
 //! The engine: threads, listeners, and the one value that they serve.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, watch};
 
-use crate::listen::{self, Door};
+use crate::handover::Handed;
+use crate::listen::{Door, accept};
 use crate::snapshot::Snapshot;
-use crate::worker::{Counters, Shared, Worker};
+use crate::worker::{Counters, Shared, Vital, Worker};
 
 /// Connections that the kernel keeps until a worker takes them.
 const BACKLOG: i32 = 4096;
@@ -40,6 +44,13 @@ pub enum EngineError {
     Worker(usize, #[source] io::Error),
 }
 
+/// Ports that are ours, and at which nobody is answered yet.
+pub struct Bound {
+    addresses: Vec<SocketAddr>,
+    /// By worker.
+    sockets: Vec<Vec<(OwnedFd, Door)>>,
+}
+
 /// The running ingress.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -47,9 +58,98 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Engine {
-    /// Begins to serve, with this many threads.
-    pub fn start(doors: &[Listen], workers: usize, snapshot: Arc<Snapshot>) -> Result<Self, EngineError> {
+impl Bound {
+    /// With the sockets of the process before, where they are for these doors; others are bound.
+    pub fn adopt(doors: &[Listen], workers: usize, handed: Vec<Handed>) -> Result<Self, EngineError> {
+        let wanted = |handed: &Handed| {
+            doors.contains(&Listen {
+                address: handed.address,
+                tls: handed.tls,
+            })
+        };
+        let (adopted, unwanted): (Vec<_>, Vec<_>) = handed.into_iter().partition(wanted);
+        drop(unwanted);
+        let known = |door: &&Listen| {
+            adopted
+                .iter()
+                .any(|handed| handed.address == door.address && handed.tls == door.tls)
+        };
+        let missing: Vec<Listen> = doors.iter().filter(|door| !known(door)).copied().collect();
+        let mut bound = Self::new(&missing, workers)?;
+        // All of them need somebody who takes what waits there, however many threads there were before.
+        for (number, handed) in adopted.into_iter().enumerate() {
+            let door = Door::new(handed.address, handed.tls);
+            if !bound.addresses.contains(&handed.address) {
+                bound.addresses.push(handed.address);
+            }
+            let turn = number % bound.sockets.len().max(1);
+            if let Some(sockets) = bound.sockets.get_mut(turn) {
+                sockets.push((handed.socket, door));
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Copies of all sockets, for the next process.
+    pub fn copies(&self) -> io::Result<Vec<Handed>> {
+        let sockets = self.sockets.iter().flatten();
+        let copy = |(socket, door): &(OwnedFd, Door)| {
+            Ok(Handed {
+                address: door.address,
+                tls: door.tls,
+                socket: socket.try_clone()?,
+            })
+        };
+        sockets.map(copy).collect()
+    }
+
+    /// A socket per door and worker. A port that is taken is found here, before a client is.
+    pub fn new(doors: &[Listen], workers: usize) -> Result<Self, EngineError> {
+        let mut bound = Self {
+            addresses: Vec::new(),
+            sockets: Vec::new(),
+        };
+        for _ in 0..workers.max(1) {
+            let sockets = bound.sockets(doors)?;
+            bound.sockets.push(sockets);
+        }
+        Ok(bound)
+    }
+
+    /// The first worker's choose the ports.
+    fn sockets(&mut self, doors: &[Listen]) -> Result<Vec<(OwnedFd, Door)>, EngineError> {
+        let first = self.addresses.is_empty();
+        let mut sockets = Vec::new();
+        for (number, door) in doors.iter().enumerate() {
+            let address = self.addresses.get(number).copied().filter(|_| !first);
+            let address = address.unwrap_or(door.address);
+            let (socket, local) = bound(address).map_err(|error| EngineError::Listen(address, error))?;
+            if first {
+                self.addresses.push(local);
+            }
+            sockets.push((socket, Door::new(local, door.tls)));
+        }
+        Ok(sockets)
+    }
+
+    /// Where clients come to, and whether TLS is spoken there.
+    pub fn doors(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let all: BTreeSet<_> = self
+            .sockets
+            .iter()
+            .flatten()
+            .map(|(_, door)| (door.address, door.tls))
+            .collect();
+        all.into_iter()
+    }
+
+    /// The threads that it is bound for.
+    pub fn workers(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Begins to listen, and to serve.
+    pub fn serve(self, snapshot: Arc<Snapshot>) -> Result<Engine, EngineError> {
         let connections = snapshot.settings.connections.min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::new(snapshot),
@@ -59,17 +159,15 @@ impl Engine {
             draining: watch::channel(false).0,
             counters: Counters::default(),
         });
-        let mut engine = Self {
+        let mut engine = Engine {
             shared,
-            addresses: Vec::new(),
+            addresses: self.addresses,
             threads: Vec::new(),
         };
-        // All of them before any thread: a port that is taken is found before a client is.
-        let mut workers_listeners = Vec::new();
-        for _ in 0..workers.max(1) {
-            workers_listeners.push(engine.listeners(doors)?);
-        }
-        for (id, listeners) in workers_listeners.into_iter().enumerate() {
+        // All of them before any thread: two programs may be bound to a port, but only one may listen.
+        let listening = self.sockets.into_iter().map(listening);
+        let listening = listening.collect::<Result<Vec<_>, _>>()?;
+        for (id, listeners) in listening.into_iter().enumerate() {
             let shared = Arc::clone(&engine.shared);
             let thread = std::thread::Builder::new().name(format!("ingress-{id}"));
             let begun = thread.spawn(move || run(id, shared, listeners));
@@ -79,23 +177,20 @@ impl Engine {
         }
         Ok(engine)
     }
+}
 
-    /// A listener per door. The first worker's choose the ports.
-    fn listeners(&mut self, doors: &[Listen]) -> Result<Vec<(TcpListener, Door)>, EngineError> {
-        let first = self.addresses.is_empty();
-        let mut listeners = Vec::new();
-        for (number, door) in doors.iter().enumerate() {
-            let address = self.addresses.get(number).copied().filter(|_| !first);
-            let address = address.unwrap_or(door.address);
-            let wrong = |error| EngineError::Listen(address, error);
-            let listener = bound(address).map_err(wrong)?;
-            let local = listener.local_addr().map_err(wrong)?;
-            if first {
-                self.addresses.push(local);
-            }
-            listeners.push((listener, Door::new(local, door.tls)));
-        }
-        Ok(listeners)
+fn listening(sockets: Vec<(OwnedFd, Door)>) -> Result<Vec<(TcpListener, Door)>, EngineError> {
+    let listening = sockets.into_iter().map(|(socket, door)| {
+        listen(&socket, BACKLOG).map_err(|error| EngineError::Listen(door.address, error.into()))?;
+        Ok((TcpListener::from(socket), door))
+    });
+    listening.collect()
+}
+
+impl Engine {
+    /// Binds, and begins to serve, with this many threads.
+    pub fn start(doors: &[Listen], workers: usize, snapshot: Arc<Snapshot>) -> Result<Self, EngineError> {
+        Bound::new(doors, workers)?.serve(snapshot)
     }
 
     /// Where it listens, in the order of the doors.
@@ -133,6 +228,11 @@ impl Engine {
         self.shared.draining.send_replace(true);
     }
 
+    /// The workers, to wait until a drain is over.
+    pub fn threads(&mut self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut self.threads)
+    }
+
     /// Waits until a drain is over.
     pub fn join(self) {
         for thread in self.threads {
@@ -142,18 +242,35 @@ impl Engine {
     }
 }
 
-fn bound(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
+fn bound(address: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = match socket(family(address)) {
+        // The wildcard stands for both families; a kernel without IPv6 has one.
+        Err(Errno::AFNOSUPPORT) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            return bound(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()));
+        }
+        socket => socket?,
     };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, true)?;
     bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
+    let local = getsockname(&socket)?;
+    let local = SocketAddr::try_from(local).map_err(|_| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+    Ok((socket, local))
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    }
+}
+
+fn socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(family, SocketType::STREAM, flags, None)
 }
 
 fn run(id: usize, shared: Arc<Shared>, listeners: Vec<(TcpListener, Door)>) {
@@ -167,12 +284,13 @@ fn run(id: usize, shared: Arc<Shared>, listeners: Vec<(TcpListener, Door)>) {
             return;
         }
     };
+    let _vital = Vital("a worker");
     runtime.block_on(async move {
         let worker = std::rc::Rc::new(Worker::new(id, shared));
         for (listener, door) in listeners {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    tokio::task::spawn_local(listen::accept(std::rc::Rc::clone(&worker), listener, door));
+                    tokio::task::spawn_local(accept(std::rc::Rc::clone(&worker), listener, door));
                 }
                 Err(error) => tracing::error!(worker = id, %error, "a listener cannot be watched"),
             }

@@ -13,25 +13,34 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod body;
 pub mod certificates;
+pub mod cli;
 mod clock;
+pub mod config;
 pub mod engine;
 mod forward;
+pub mod handover;
 mod head;
 mod headers;
 mod listen;
 mod local;
 mod mix;
 pub mod model;
+pub mod pages;
+pub mod probes;
 mod redirect;
 pub mod refusal;
 mod request;
 mod rewrite;
 pub mod route;
+pub mod run;
 mod serve;
+pub mod served;
 pub mod settings;
 pub mod snapshot;
+pub mod start;
 mod tend;
 mod tls;
 mod upgrade;

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::serve;
-use crate::worker::{Counters, Shared, Worker};
+use crate::worker::{Counters, Shared, Vital, Worker};
 
 /// When the system is out of file descriptors or memory, asking again at once only makes it worse.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A listener, as its connections know it.
 #[derive(Clone)]
 pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
     pub(crate) tls: bool,
     /// The port, ready for a header.
     pub(crate) port: HeaderValue,
@@ -28,6 +29,7 @@ pub(crate) struct Door {
 impl Door {
     pub(crate) fn new(address: SocketAddr, tls: bool) -> Self {
         Self {
+            address,
             tls,
             port: HeaderValue::from(address.port()),
         }
@@ -36,6 +38,7 @@ impl Door {
 
 /// Takes connections until a drain begins.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Door) {
+    let _vital = Vital("a listener");
     let door = Rc::new(door);
     let mut draining = worker.shared.draining.subscribe();
     loop {

@@ -11,12 +11,15 @@ use crate::route::{Backend, Table};
 use crate::settings::Settings;
 use crate::upstream::Upstream;
 
+/// What is behind backends; a copy is cheap.
+pub type Backends = Arc<HashMap<Backend, Arc<Upstream>>>;
+
 /// Routes, and where they lead.
 pub struct Snapshot {
     /// Who is asked for what.
     pub routes: Routes,
     /// What is behind the backends that routes name.
-    pub backends: HashMap<Backend, Arc<Upstream>>,
+    pub backends: Backends,
     /// For HTTPS.
     pub certificates: Arc<Certificates>,
     /// The limits of new connections and requests.

@@ -66,6 +66,19 @@ impl Counters {
     }
 }
 
+/// What must not end alone: a worker, or one of its listeners. A panic there ends the process, which is started again; half of one
+/// would go unnoticed. One in a connection's task costs that connection.
+pub(crate) struct Vital(pub(crate) &'static str);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("{} panicked: the process ends", self.0);
+            std::process::abort();
+        }
+    }
+}
+
 /// One of them.
 pub(crate) struct Worker {
     pub(crate) id: usize,

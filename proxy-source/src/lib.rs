@@ -18,10 +18,12 @@ pub mod kube;
 mod manifest;
 mod metrics;
 mod raw;
+mod report;
 mod reported;
 mod watch;
 
 pub use metrics::Metrics;
+pub use report::{Report, Sentences};
 pub use reported::Reported;
 
 use futures::future::BoxFuture;

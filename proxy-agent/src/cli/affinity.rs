@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use proxy_common::{Affinity, AffinityBackend, AffinityKey, BackendSet, Ip};
+use proxy_daemon::table::Table;
 use serde::Serialize;
 
 use super::flows::limit;
-use super::table::Table;
 use super::view::{self, Name};
 use super::{answer, say_if_empty, short_time, socket, word};
 use crate::config::FlowFlags;

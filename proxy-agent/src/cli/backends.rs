@@ -1,9 +1,9 @@
 //! `weir backends`: endpoints one by one.
 
 use anyhow::Result;
+use proxy_daemon::table::Table;
 use serde::Serialize;
 
-use super::table::Table;
 use super::view::{self, Endpoint, Frontend};
 use super::{answer, say_if_empty, services};
 use crate::config::ServiceFlags;

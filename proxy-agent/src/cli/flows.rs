@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use proxy_common::{Flow, FlowState, Ip, Nat};
+use proxy_daemon::table::Table;
 use serde::Serialize;
 
-use super::table::Table;
 use super::view::{self, Name};
 use super::{answer, protocol, say_if_empty, short_time, socket, word};
 use crate::config::{FlowFlags, Output};

@@ -7,9 +7,9 @@ pub mod flows;
 pub mod monitor;
 pub mod services;
 pub mod status;
-mod table;
 mod view;
 
+use proxy_daemon::table::Table;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -18,7 +18,6 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::config::{NamespaceFlags, Output, OutputFlags};
-use table::Table;
 
 /// Whether this happened because nobody reads the answer any more (`weir flows | head`), which is no error.
 pub fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use proxy_common::{Event, EventKind, Ip, Reason, Scope, ServiceKey};
+use proxy_daemon::table::escape_controls;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-use super::table::escape_controls;
 use super::view::Name;
 use super::{protocol, socket, word};
 use crate::clock::{self, WallClock};

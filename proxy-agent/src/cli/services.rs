@@ -1,8 +1,8 @@
 //! `weir services`: what the kernel serves, and how often each endpoint was chosen.
 
 use anyhow::Result;
+use proxy_daemon::table::Table;
 
-use super::table::Table;
 use super::view::{self, Endpoint, Frontend};
 use super::{answer, say_if_empty};
 use crate::config::ServiceFlags;

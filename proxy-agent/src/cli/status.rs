@@ -6,16 +6,17 @@ use std::fs;
 
 use anyhow::Result;
 use proxy_common::maps::{BACKEND_STATE, SERVICES};
+use proxy_daemon::table::Table;
 use proxy_model::source_ports::PortRange;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 use serde::Serialize;
 
-use super::table::Table;
 use super::{print, print_json};
 use crate::config::{self, Output, OutputFlags};
 use crate::kernel::{self, Maps, Pins};
-use crate::problems::{self, Sentences};
+use crate::problems;
+use proxy_source::Sentences;
 
 /// What there is to know.
 #[derive(Debug, Serialize)]

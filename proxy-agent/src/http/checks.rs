@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,10 +114,11 @@ struct Check {
 
 /// Whatever the path: the local endpoints of the Service.
 impl Pages for Check {
-    async fn page(&self, _path: &str) -> Page {
+    fn page(&self, _path: &str) -> impl Future<Output = Page> + Send {
         let (local, works) = self.answer();
         let code = if works && local.count > 0 { 200 } else { 503 };
-        Page::json(code, body(&local, works)).with(WEIGHT, HeaderValue::from(local.count))
+        let page = Page::json(code, body(&local, works));
+        ready(page.with(WEIGHT, HeaderValue::from(local.count)))
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use proxy_model::{Kind, Problem};
+
 use super::tls::Wish;
 use crate::route::explain::Lost;
 use crate::route::{HostMatch, Origin, Route};
@@ -40,6 +42,13 @@ pub enum Contested {
     Host,
     /// Its certificate.
     Certificate,
+}
+
+impl Conflict {
+    /// What its loser is told.
+    pub fn problem(&self) -> Problem {
+        Problem::new(Kind::Ingress, &self.loser.object, self.to_string())
+    }
 }
 
 impl fmt::Display for Conflict {

@@ -230,6 +230,11 @@ impl Model {
         NEEDED.iter().all(|kind| self.synced.contains(kind))
     }
 
+    /// The `metadata.uid` of an Ingress.
+    pub fn uid(&self, ingress: &ObjectName) -> Option<&str> {
+        self.ingresses.get(ingress)?.object.metadata.uid.as_deref()
+    }
+
     /// The Ingresses that are ours: who publishes their status needs them.
     pub fn ours(&self) -> impl Iterator<Item = &ObjectName> {
         let ours = self

@@ -15,11 +15,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use self::connect::UpstreamTls;
-use self::health::Health;
+use self::health::{Health, Share};
 use self::pool::Pool;
 pub(crate) use self::pool::{Lease, Sent};
+use crate::clock;
 use crate::mix;
 use crate::route::{self, Backend, UpstreamProtocol};
+use crate::settings::Upstreams;
 
 pub(crate) mod balance;
 pub(crate) mod connect;
@@ -48,6 +50,17 @@ pub(crate) struct EndpointSet {
     all: Vec<Arc<Endpoint>>,
     /// Whose turn it is.
     next: AtomicUsize,
+}
+
+/// An endpoint, for who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether it gets requests, in words.
+    pub state: String,
+    /// Requests at work.
+    pub requests: u32,
 }
 
 /// An endpoint, and what is kept for it.
@@ -118,6 +131,27 @@ impl Upstream {
                 endpoint.leave();
             }
         }
+    }
+
+    /// What is known of its endpoints, for who asks.
+    pub fn look(&self, limits: &Upstreams) -> Vec<Seen> {
+        let set = self.set.load();
+        let seen = set.all.iter().map(|endpoint| {
+            let used = set.usable.iter().any(|usable| Arc::ptr_eq(usable, endpoint));
+            let share = endpoint.health.share(clock::now, limits.slow_return);
+            let state = match share {
+                _ if !used => "terminating: no new requests".to_owned(),
+                Share::Full => "ready".to_owned(),
+                Share::None => "left alone after failed connects".to_owned(),
+                Share::Part(part) => format!("coming back: {}% of its turns", u32::from(part) * 100 / 256),
+            };
+            Seen {
+                address: endpoint.address,
+                state,
+                requests: endpoint.load.active(),
+            }
+        });
+        seen.collect()
     }
 
     /// Closes what a worker has kept for too long.

@@ -137,7 +137,7 @@ impl Plan {
                 table: Table::build(self.routes),
                 paths: PathOptions::default(),
             },
-            backends: HashMap::from([(backend("web"), Arc::clone(&upstream))]),
+            backends: Arc::new(HashMap::from([(backend("web"), Arc::clone(&upstream))])),
             certificates: Arc::new(certificates),
             settings: Arc::new(self.settings),
         };

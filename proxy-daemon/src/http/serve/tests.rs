@@ -8,13 +8,13 @@ use super::*;
 struct Hello;
 
 impl Pages for Hello {
-    async fn page(&self, path: &str) -> Page {
-        match path {
+    fn page(&self, path: &str) -> impl Future<Output = Page> + Send {
+        std::future::ready(match path {
             "/hello" => Page::text(200, "hello").with(ALLOW, HeaderValue::from(2)),
             "/healthz" => Page::json(503, "{}".to_owned()),
             "/metrics" => Page::metrics("up 1\n".to_owned()),
             _ => Page::text(404, format!("not {path}\n")),
-        }
+        })
     }
 }
 

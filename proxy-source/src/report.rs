@@ -1,10 +1,14 @@
 //! Says what is wrong once, again when it changes, and once more when it is over: in the log, to whoever tells the owners
-//! of the objects, and to `weir status`.
+//! of the objects, and to whoever asks.
 
-use proxy_source::{Problems, Reported};
+use std::collections::BTreeSet;
+
 use tokio::sync::watch;
 
-use crate::problems::Sentences;
+use crate::{Problems, Reported};
+
+/// All that is wrong, each in a sentence.
+pub type Sentences = BTreeSet<String>;
 
 /// Where the loop says what is wrong.
 #[derive(Debug)]

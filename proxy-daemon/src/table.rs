@@ -5,13 +5,14 @@ const GAP: usize = 3;
 
 /// Rows of words under headers.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(header: impl IntoIterator<Item = &'static str>) -> Self {
+    /// Without a row.
+    pub fn new(header: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             header: header.into_iter().collect(),
             rows: Vec::new(),
@@ -20,7 +21,7 @@ impl Table {
 
     /// A row; an empty word is shown as `<none>`, so that columns can be counted, and what would steer the terminal as
     /// letters.
-    pub(super) fn push(&mut self, row: impl IntoIterator<Item = String>) {
+    pub fn push(&mut self, row: impl IntoIterator<Item = String>) {
         let show = |word: String| {
             if word.is_empty() {
                 "<none>".to_owned()
@@ -32,7 +33,7 @@ impl Table {
     }
 
     /// The text; no rows give no text, not even headers.
-    pub(super) fn render(&self, headers: bool) -> String {
+    pub fn render(&self, headers: bool) -> String {
         if self.rows.is_empty() {
             return String::new();
         }
@@ -66,7 +67,7 @@ impl Table {
 }
 
 /// Rows of the maps may be anybody's.
-pub(super) fn escape_controls(word: String) -> String {
+pub fn escape_controls(word: String) -> String {
     if !word.contains(char::is_control) {
         return word;
     }

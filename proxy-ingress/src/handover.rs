@@ -1,0 +1,218 @@
+//! Listening sockets for the next process, so that an upgrade refuses no connection.
+//!
+//! ```text
+//!  old: serves ──────────────── sockets (SCM_RIGHTS) ──▶ new: reads all objects, then takes clients
+//!  old: drains, and ends ◀────────────────── "serving" ──┘
+//! ```
+//!
+//! Both have the same sockets in between: a connection that waits in the kernel's queue is taken by whoever comes first, and
+//! none is lost when the old one closes its side. It works where both share a network namespace (the host's), and run as the
+//! same user.
+
+use std::fs::{self, Permissions};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+/// Sockets in one message; the kernel takes 253.
+const AT_ONCE: usize = 64;
+/// Sockets at all.
+const MOST: usize = 4096;
+/// Until the other side says something.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What the new process says when it takes clients.
+const SERVING: u8 = b'S';
+
+/// A listening socket, and what comes to it.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub tls: bool,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+/// What comes before the sockets.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Letter {
+    /// Address and whether TLS is spoken, socket by socket.
+    doors: Vec<(SocketAddr, bool)>,
+}
+
+/// The way back to the process that handed its sockets over.
+#[derive(Debug)]
+pub struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// Clients are taken here: it may go.
+    pub fn relieve(mut self) -> io::Result<()> {
+        self.0.write_all(&[SERVING])
+    }
+}
+
+/// The sockets of the process that answers at this path; none if nobody does.
+pub fn take(path: &Path) -> io::Result<Option<(Vec<Handed>, Predecessor)>> {
+    let mut stream = match UnixStream::connect(path) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    trust(&stream)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let letter = read_letter(&mut stream)?;
+    let mut handed = Vec::new();
+    let mut doors = letter.doors.into_iter();
+    while doors.len() > 0 {
+        let sockets = receive(&stream)?;
+        if sockets.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let pairs = sockets.into_iter().zip(doors.by_ref());
+        handed.extend(pairs.map(|(socket, (address, tls))| Handed { address, tls, socket }));
+    }
+    Ok(Some((handed, Predecessor(stream))))
+}
+
+/// Hands sockets to whoever asks at this path, until the process ends. Who then says that it serves is told to `relieved`.
+pub fn offer(path: &Path, sockets: Vec<Handed>, relieved: mpsc::Sender<()>) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let own = path.with_extension(format!("{}.new", std::process::id()));
+    // Left by a process of this number that was ended in this moment.
+    let _gone = fs::remove_file(&own);
+    let listener = UnixListener::bind(&own)?;
+    fs::set_permissions(&own, Permissions::from_mode(0o600))?;
+    fs::rename(&own, path)?;
+    let sockets = Arc::new(sockets);
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let Ok(stream) = stream.into_std() else { continue };
+            let (sockets, relieved) = (Arc::clone(&sockets), relieved.clone());
+            // The other side takes its time to read all objects; nobody waits for this thread at the end.
+            thread::spawn(move || serve(stream, &sockets, &relieved));
+        }
+    });
+    Ok(())
+}
+
+fn serve(stream: UnixStream, sockets: &[Handed], relieved: &mpsc::Sender<()>) {
+    match hand(stream, sockets) {
+        // Who is told may be ending already.
+        Ok(true) => drop(relieved.blocking_send(())),
+        Ok(false) => {
+            tracing::warn!("a process took the listening sockets, and ended before it served");
+        }
+        Err(error) => tracing::warn!(%error, "the listening sockets could not be handed over"),
+    }
+}
+
+/// Hands all over; whether the other side serves.
+fn hand(mut stream: UnixStream, sockets: &[Handed]) -> io::Result<bool> {
+    stream.set_nonblocking(false)?;
+    trust(&stream)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let letter = Letter {
+        doors: sockets
+            .iter()
+            .map(|handed| (handed.address, handed.tls))
+            .collect(),
+    };
+    let text = serde_json::to_vec(&letter)?;
+    let length = u32::try_from(text.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    stream.write_all(&length.to_be_bytes())?;
+    stream.write_all(&text)?;
+    for some in sockets.chunks(AT_ONCE) {
+        send(&stream, some)?;
+    }
+    tracing::info!(
+        "{} listening sockets are handed to the next process",
+        sockets.len()
+    );
+    let mut word = [0];
+    // For as long as the other side lives.
+    Ok(stream.read(&mut word)? == 1 && word == [SERVING])
+}
+
+fn read_letter(stream: &mut UnixStream) -> io::Result<Letter> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > MOST * 128 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; length];
+    stream.read_exact(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+fn send(stream: &UnixStream, handed: &[Handed]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let sockets: Vec<_> = handed.iter().map(|handed| handed.socket.as_fd()).collect();
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&sockets)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(stream, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut word = [0];
+    recvmsg(
+        stream,
+        &mut [IoSliceMut::new(&mut word)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let rights = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
+        _ => None,
+    });
+    Ok(rights.flatten().collect())
+}
+
+/// Root, and who runs as we do.
+fn trust(stream: &UnixStream) -> io::Result<()> {
+    let other = socket_peercred(stream)?.uid;
+    if other.is_root() || other == geteuid() {
+        return Ok(());
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+#[cfg(test)]
+mod tests;

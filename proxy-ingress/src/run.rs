@@ -1,0 +1,314 @@
+//! The ingress's loop: collect → model → snapshot → workers → report.
+//!
+//! ```text
+//!  source ──changes──▶ model ──what is different──▶ served ──snapshot──▶ engine
+//!    ▲                                                │
+//!    └──── which Secrets are named, what is wrong ◀───┘
+//! ```
+//!
+//! The first change is acted on at once; what comes meanwhile is taken together. Nobody is answered before all objects have
+//! been seen: a route that is not known yet is no 404.
+
+mod inputs;
+mod leaving;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_model::{Change, Kind, Object, ObjectName};
+use proxy_source::{Changes, Report, Source, SourceError, clock};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use self::inputs::{Bells, Input, Inputs};
+use crate::admin::socket::Asked;
+use crate::admin::{Question, View};
+use crate::engine::{Bound, Engine, EngineError};
+use crate::handover::{self, Predecessor};
+use crate::model::hosts::Conflict;
+use crate::model::{self, Model};
+use crate::probes::{Probes, Stage};
+use crate::served::{Fixed, Secrets, Served};
+use crate::snapshot::Snapshot;
+
+/// A Secret that nobody can read does not keep all others from being served for longer.
+const SECRETS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is to be done.
+pub struct Options {
+    /// Where objects come from.
+    pub source: Box<dyn Source>,
+    /// The Secrets that are named, for a source that asks for them one by one.
+    pub wanted: watch::Sender<BTreeSet<ObjectName>>,
+    /// Whom it serves.
+    pub model: model::Options,
+    /// What does not change.
+    pub fixed: Fixed,
+    /// What Secrets become.
+    pub secrets: Secrets,
+    /// The ports.
+    pub doors: Bound,
+    /// What probes are told.
+    pub probes: Arc<Probes>,
+    /// What operators ask.
+    pub questions: mpsc::Receiver<Asked>,
+    /// After SIGTERM clients are taken for this long.
+    pub shutdown_delay: Duration,
+    /// Where the next process finds the listening sockets.
+    pub handover: Option<PathBuf>,
+    /// The process that these are from.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// Why it ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Signals.
+    #[error("listening to signals")]
+    Signals(#[source] io::Error),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The ports.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A task ended that never should.
+    #[error("{0} ended unexpectedly: please report this")]
+    Ended(&'static str),
+}
+
+/// Serves until a signal says to stop, and then until clients have been served, or their time is up.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let report = Report::default();
+    let (mut inputs, bells) = Inputs::start(options.source, options.questions, &report)?;
+    let mut ingress = Ingress {
+        model: Model::new(options.model),
+        served: Served::new(options.fixed, options.secrets),
+        wanted: options.wanted,
+        report,
+        probes: options.probes,
+        doors: options.doors.doors().collect(),
+        state: State::Bound(options.doors),
+        handover: options.handover,
+        predecessor: options.predecessor,
+        bells,
+        snapshot: None,
+        secrets_due: None,
+        shutdown_delay: options.shutdown_delay,
+        drain_due: None,
+        draining: false,
+    };
+    loop {
+        let due = ingress.secrets_due.into_iter().chain(ingress.drain_due).min();
+        match inputs.next(due).await? {
+            Input::Stop(stop) => {
+                if let ControlFlow::Break(()) = ingress.stop(stop) {
+                    return Ok(());
+                }
+            }
+            Input::Ended => {
+                tracing::info!("all connections have ended");
+                return Ok(());
+            }
+            Input::Question((question, answer)) => ingress.answer(&question, answer),
+            Input::Changes(changes) => ingress.observe(changes),
+            Input::Time => ingress.drain_if_due(),
+        }
+        while let Ok(changes) = inputs.changes.try_recv() {
+            ingress.observe(changes);
+        }
+        ingress.step()?;
+    }
+}
+
+/// Ports are taken at once, and clients once everything is known.
+enum State {
+    Bound(Bound),
+    Serving(Engine),
+    /// For the moment in which one becomes the other.
+    Between,
+}
+
+/// What the loop works on.
+struct Ingress {
+    model: Model,
+    served: Served,
+    wanted: watch::Sender<BTreeSet<ObjectName>>,
+    report: Report,
+    probes: Arc<Probes>,
+    /// Where clients come to, and whether TLS is spoken there.
+    doors: Vec<(SocketAddr, bool)>,
+    state: State,
+    /// Where the next process finds the listening sockets.
+    handover: Option<PathBuf>,
+    /// The process that ours are from.
+    predecessor: Option<Predecessor>,
+    bells: Bells,
+    /// What workers read.
+    snapshot: Option<Arc<Snapshot>>,
+    /// When it is served without the Secrets that are still missing.
+    secrets_due: Option<Instant>,
+    shutdown_delay: Duration,
+    /// Until when clients are still taken.
+    drain_due: Option<Instant>,
+    draining: bool,
+}
+
+impl Ingress {
+    fn observe(&mut self, changes: Changes) {
+        for change in changes {
+            match change {
+                Change::Put(object) => match &object {
+                    Object::Secret(secret) => self.served.secrets().put(object.name(), secret, now()),
+                    _ => self.model.put(&object),
+                },
+                Change::Delete(Kind::Secret, name) => self.served.secrets().delete(&name),
+                Change::Delete(kind, name) => self.model.delete(kind, &name),
+                Change::Replace(Kind::Secret, list) => {
+                    let secrets = list.iter().filter_map(|object| match object {
+                        Object::Secret(secret) => Some((object.name(), secret)),
+                        _ => None,
+                    });
+                    self.served.secrets().replace(secrets, now());
+                }
+                Change::Replace(kind, list) => self.model.replace(kind, &list),
+                // A node's business.
+                Change::LocalAddresses(_) | Change::FrontendsInUse { .. } => {}
+            }
+        }
+    }
+
+    /// Brings what is known to the workers.
+    fn step(&mut self) -> Result<(), RunError> {
+        let mut changed = self.model.changes();
+        let certificates = self.served.take(&mut changed);
+        if certificates {
+            self.want_secrets();
+        }
+        if self.is_ready() {
+            self.serve()?;
+        }
+        if certificates || changed.problems.is_some() || changed.conflicts.is_some() {
+            self.report();
+        }
+        Ok(())
+    }
+
+    fn want_secrets(&mut self) {
+        let wanted = self.served.wanted();
+        self.served.secrets().keep(&wanted);
+        self.wanted.send_if_modified(|known| {
+            let different = *known != wanted;
+            *known = wanted;
+            different
+        });
+    }
+
+    /// Whether all is known that is needed; Secrets are waited for, but not for ever.
+    fn is_ready(&mut self) -> bool {
+        if matches!(self.state, State::Serving(_)) {
+            return true;
+        }
+        if !self.model.synced() {
+            return false;
+        }
+        let missing = self.served.unanswered();
+        if missing == 0 {
+            self.secrets_due = None;
+            return true;
+        }
+        let due = *self
+            .secrets_due
+            .get_or_insert_with(|| Instant::now() + SECRETS_WITHIN);
+        let over = Instant::now() >= due;
+        if over {
+            self.secrets_due = None;
+            tracing::warn!(
+                "{missing} Secrets cannot be read yet: their hosts are served with the default certificate"
+            );
+        }
+        over
+    }
+
+    fn serve(&mut self) -> Result<(), RunError> {
+        let Some(snapshot) = self.served.snapshot() else {
+            return Ok(());
+        };
+        self.snapshot = Some(Arc::clone(&snapshot));
+        self.state = match std::mem::replace(&mut self.state, State::Between) {
+            State::Bound(bound) => State::Serving(self.begin(bound, snapshot)?),
+            State::Serving(engine) => {
+                engine.serve(snapshot);
+                State::Serving(engine)
+            }
+            State::Between => State::Between,
+        };
+        Ok(())
+    }
+
+    /// Takes clients from now on.
+    fn begin(&mut self, bound: Bound, snapshot: Arc<Snapshot>) -> Result<Engine, RunError> {
+        let copies = self.handover.is_some().then(|| bound.copies());
+        let engine = bound.serve(snapshot)?;
+        self.probes.set(Stage::Serving);
+        let addresses = engine
+            .addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>();
+        tracing::info!("ready at {}", addresses.join(", "));
+        if let Some(predecessor) = self.predecessor.take()
+            && let Err(error) = predecessor.relieve()
+        {
+            tracing::info!("the process before has ended already: {error}");
+        }
+        if let (Some(path), Some(copies)) = (&self.handover, copies) {
+            let offered =
+                copies.and_then(|copies| handover::offer(path, copies, self.bells.relieved.clone()));
+            if let Err(error) = offered {
+                let path = path.display();
+                tracing::warn!(
+                    "the next process will find no listening sockets at {path}: {error}; choose another place with --handover-socket"
+                );
+            }
+        }
+        Ok(engine)
+    }
+
+    fn answer(&self, question: &Question, answer: oneshot::Sender<Vec<u8>>) {
+        let view = View {
+            model: &self.model,
+            served: &self.served,
+            snapshot: self.snapshot.as_deref(),
+            doors: &self.doors,
+        };
+        match view.answer(question).and_then(|value| serde_json::to_vec(&value)) {
+            // Who asked may have gone.
+            Ok(bytes) => drop(answer.send(bytes)),
+            Err(error) => tracing::warn!(%error, "a question cannot be answered: please report this"),
+        }
+    }
+
+    fn report(&mut self) {
+        let mut problems = self.model.problems();
+        problems.extend(self.served.problems());
+        problems.extend(self.model.conflicts().iter().map(Conflict::problem));
+        for problem in &mut problems {
+            if problem.uid.is_none() && problem.kind == Kind::Ingress {
+                problem.uid = self.model.uid(&problem.name).map(str::to_owned);
+            }
+        }
+        self.report.replace(problems, std::iter::empty());
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let unix = clock::wall().unix(clock::monotonic());
+    i64::try_from(unix.as_secs()).unwrap_or(i64::MAX)
+}
