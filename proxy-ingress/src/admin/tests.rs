@@ -1,3 +1,7 @@
+//! What operators are told, of a small world.
+
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
 use super::*;
@@ -119,7 +123,6 @@ async fn questions_are_answered_at_the_socket() {
         .send(serde_json::to_vec(&routes(&shop().view())).unwrap())
         .unwrap();
     assert_eq!(asking.await.unwrap().unwrap().len(), 2);
-    use std::os::unix::fs::PermissionsExt;
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600

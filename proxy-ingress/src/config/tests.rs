@@ -1,3 +1,5 @@
+//! Flags, and mistakes in them.
+
 use super::*;
 use crate::model;
 use crate::route::path::PathOptions;

@@ -1,3 +1,5 @@
+//! Sockets that go from one holder to the next, in this process.
+
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 

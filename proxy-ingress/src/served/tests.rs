@@ -1,3 +1,5 @@
+//! Objects and Secrets in, snapshots out.
+
 use std::net::SocketAddr;
 
 use proxy_model::Object;
