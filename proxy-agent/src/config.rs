@@ -154,6 +154,9 @@ pub struct AgentFlags {
     /// What becomes of ports that a load balancer's address or an external IP does not have
     #[arg(long, value_enum, default_value_t)]
     pub vip_unknown_ports: UnknownPorts,
+    /// Serve ClusterIPs also to who comes from outside of the cluster, as kube-proxy does
+    #[arg(long)]
+    pub external_cluster_ips: bool,
     /// Whose address endpoints see, and who is a pod.
     #[command(flatten)]
     pub masquerade: MasqueradeFlags,

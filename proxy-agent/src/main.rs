@@ -87,6 +87,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
             log: flags.kernel_log.into(),
             no_tcx: flags.clsact,
             reject_vip_ports: flags.vip_unknown_ports == config::UnknownPorts::Reject,
+            external_cluster_ips: flags.external_cluster_ips,
             snat_ports: source_ports::choose(flags.snat_ports),
         },
         rules: kernel::Rules {

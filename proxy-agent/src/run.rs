@@ -381,7 +381,8 @@ impl Agent {
     }
 
     fn say_ready(&mut self) {
-        if self.ready || !self.attached.complete {
+        // Before the Node is read, interfaces that only it can tell from others have no programs.
+        if self.ready || !self.attached.complete || !self.attached.node_read {
             return;
         }
         let summary = self.model.describe();

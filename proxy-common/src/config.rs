@@ -26,8 +26,10 @@ pub struct NodeConfig {
     pub checksum_ipv6_flag: u8,
     /// 1 if ports that a load balancer's address or an external IP does not have are rejected, not left to the host.
     pub reject_vip_ports: u8,
+    /// 1 if a ClusterIP is served to who comes from outside of the cluster, too.
+    pub external_cluster_ips: u8,
     /// Always zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 impl NodeConfig {

@@ -40,7 +40,7 @@ pub(crate) fn flow(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Res
 /// Finds the service and picks a backend, into [`Scratch::pick`].
 #[inline(always)]
 pub fn choose(tables: &impl Tables, at: &Situation, s: &mut Scratch) -> Result<(), Reason> {
-    if at.kind.is_cluster_ip() && at.place.uplink {
+    if at.kind.is_cluster_ip() && at.place.uplink && at.config.external_cluster_ips == 0 {
         return Err(Reason::DropExternalToClusterIp);
     }
     if at.kind == AddressKind::Loopback {

@@ -11,7 +11,7 @@ use proxy_common::{Address, AddressKind, Direction, FlowState, Hook, Nat, Reason
 use crate::begin::{self, Situation};
 use crate::fragment::{recall_ports, remember_ports};
 use crate::packet::Packet;
-use crate::parse::{self, ACK, Content, ICMP, ICMPV6, Network, RST, SYN, UDP};
+use crate::parse::{self, ACK, Content, Network, RST, SYN, UDP};
 use crate::scratch::{Place, Scratch};
 use crate::tables::{Room, RouteQuery, RouteResult, Tables};
 use crate::verdict::Verdict;
@@ -202,34 +202,34 @@ fn not_a_connection(
         Content::Transport | Content::IcmpError => None,
         Content::LaterFragment if recall_ports(tables, s) => None,
         Content::LaterFragment => Some(unknown(kind, content)),
-        Content::Other => Some(other_protocol(kind, s.packet.protocol)),
+        Content::Other => Some(other_protocol(kind)),
         Content::Malformed if kind == AddressKind::Node => Some(Verdict::Pass(Reason::PassMalformed)),
         Content::Malformed => Some(Verdict::Drop(Reason::DropMalformed)),
     }
 }
 
 /// Neither TCP, UDP nor SCTP: the host's own business, except on a ClusterIP. That is on no machine: what is sent there and
-/// cannot be served could only wander between this node and its router; but ICMP kube-proxy leaves alone there, too.
+/// cannot be served, a ping too, could only wander between this node and its router.
 #[inline(always)]
-fn other_protocol(kind: AddressKind, protocol: u8) -> Verdict {
-    if !kind.is_cluster_ip() || protocol == ICMP || protocol == ICMPV6 {
-        Verdict::Pass(Reason::PassProtocol)
-    } else {
+fn other_protocol(kind: AddressKind) -> Verdict {
+    if kind.is_cluster_ip() {
         Verdict::Drop(Reason::DropProtocol)
+    } else {
+        Verdict::Pass(Reason::PassProtocol)
     }
 }
 
-/// A fragment or an ICMP error that belongs to no flow: nobody's on a ClusterIP, the host's own business elsewhere, as
-/// nobody can tell the port.
+/// A fragment or an ICMP error that belongs to no flow. Nobody can tell the port, so at the node's own addresses it is the host's
+/// business. A ClusterIP is on no machine, and an address that others route here is not on this one: a fragment that weir would
+/// have had to translate with its first one would go back to where it came from.
 #[inline(always)]
 fn unknown(kind: AddressKind, content: Content) -> Verdict {
-    if !kind.is_cluster_ip() {
-        return Verdict::Pass(Reason::PassNotFrontend);
+    match (kind, content) {
+        (AddressKind::Vip, Content::LaterFragment) => Verdict::Drop(Reason::DropFragment),
+        (kind, _) if !kind.is_cluster_ip() => Verdict::Pass(Reason::PassNotFrontend),
+        (_, Content::LaterFragment) => Verdict::Drop(Reason::DropFragment),
+        _ => Verdict::Drop(Reason::DropUnanswerable),
     }
-    Verdict::Drop(match content {
-        Content::LaterFragment => Reason::DropFragment,
-        _ => Reason::DropUnanswerable,
-    })
 }
 
 /// Whether the packet belongs to a flow, which then is in [`Scratch::flow`].
@@ -258,7 +258,13 @@ fn is_known(tables: &impl Tables, now: u32, may_begin: bool, s: &mut Scratch) ->
 #[inline(always)]
 fn is_for_everybody(tables: &impl Tables, s: &Scratch) -> bool {
     cold_path();
-    matches!(locate(tables, s), Some((_, AddressKind::Vip)))
+    match locate(tables, s) {
+        Some((_, AddressKind::Vip)) => true,
+        Some((_, kind)) if kind.is_cluster_ip() => tables
+            .config()
+            .is_some_and(|config| config.external_cluster_ips != 0),
+        _ => false,
+    }
 }
 
 /// Whether a packet of a known tuple is the first of another connection.

@@ -4,11 +4,13 @@
 //! and pauses in between: a full table is as much work as an empty one at any moment, only for longer. A connection has two rows, and a packet refreshes both, but either can be missed by a race or
 //! have been evicted and rebuilt: so both are judged by the younger one.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use proxy_common::{Flow, FlowKey, Fragment, InterfaceUse, Ip};
+use proxy_common::{Flow, FlowKey, Fragment, InterfaceUse, Ip, Scope, Service, ServiceKey};
 use proxy_datapath::flow;
+use proxy_datapath::parse::UDP;
 use proxy_datapath::tables::Room;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -88,12 +90,17 @@ impl Sweeper {
             Room::Established => &mut self.maps.flows,
             Room::HalfOpen => &mut self.maps.half_open,
         };
+        let services = &self.maps.services;
+        let mut owners = Owners::default();
         let mut batches = Batches::new(CHUNK);
         loop {
             let rows = table.next(&mut batches)?;
             if rows.is_empty() {
                 return Ok(());
             }
+            let moved = owners.moved(&rows, |key| services.get(key))?;
+            walk.expired += table.delete_dead(&moved, |row| owners.is_anothers(row))?;
+            let rows: Vec<_> = rows.into_iter().filter(|(key, _)| !moved.contains(key)).collect();
             let dead = judge(&rows, now(), |twin| table.get(twin), walk)?;
             walk.expired += table.delete_dead(&dead, |row| is_due(row, now()))?;
             tokio::time::sleep(PAUSE).await;
@@ -141,6 +148,63 @@ impl Sweeper {
             }
         }
     }
+}
+
+/// Whose the frontends of flows are now, each looked up once in a walk.
+#[derive(Default)]
+struct Owners(HashMap<(Ip, u16), Option<u32>>);
+
+impl Owners {
+    /// Rows of UDP flows whose frontend is another Service's by now: a conversation that never pauses would stay with the endpoints
+    /// of the one that had it (`cleanup.go` of kube-proxy deletes these as well). TCP is left to end by itself, as there.
+    fn moved<E>(
+        &mut self,
+        rows: &[(FlowKey, Flow)],
+        find: impl Fn(&ServiceKey) -> Result<Option<Service>, E>,
+    ) -> Result<Vec<FlowKey>, E> {
+        let mut moved = Vec::new();
+        for (key, row) in rows.iter().filter(|(_, row)| row.protocol == UDP) {
+            if let Entry::Vacant(unknown) = self.0.entry((row.frontend, row.frontend_port)) {
+                unknown.insert(owner((row.frontend, row.frontend_port), row.protocol, &find)?);
+            }
+            if self.is_anothers(row) {
+                moved.push(*key);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Whether the row is of a Service that has the frontend no more. One that nobody has may be about to get its row back; its
+    /// endpoints tell when it is over.
+    fn is_anothers(&self, row: &Flow) -> bool {
+        let owner = self.0.get(&(row.frontend, row.frontend_port));
+        row.protocol == UDP && owner.copied().flatten().is_some_and(|owner| owner != row.service)
+    }
+}
+
+/// The Service whose frontend it is, by its address or as a node port, as packets find it.
+pub(super) fn owner<E>(
+    (address, port): (Ip, u16),
+    protocol: u8,
+    find: impl Fn(&ServiceKey) -> Result<Option<Service>, E>,
+) -> Result<Option<u32>, E> {
+    let node_port = if address.is_v4() {
+        Scope::NodePortV4
+    } else {
+        Scope::NodePortV6
+    };
+    for (address, scope) in [(address, Scope::Address), (Ip::UNSPECIFIED, node_port)] {
+        let key = ServiceKey {
+            address,
+            port,
+            protocol,
+            scope: scope.code(),
+        };
+        if let Some(service) = find(&key)? {
+            return Ok(Some(service.id));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a row is to go.
@@ -255,6 +319,32 @@ mod tests {
         let (dead, walk) = judged(&rows[1..], &rows[..1]);
         assert_eq!(dead, []);
         assert_eq!(walk.frontends, BTreeSet::from([Ip::v4([10, 96, 0, 1])]));
+    }
+
+    #[test]
+    fn a_udp_flow_ends_when_its_frontend_is_anothers() {
+        let rows = connection(4000, NOW, NOW);
+        let moved = |scope: Scope, id: u32, rows: &[(FlowKey, Flow)]| {
+            let find = |key: &ServiceKey| {
+                let there = key.scope == scope.code() && key.port == 53;
+                Ok::<_, Infallible>(there.then(|| Service {
+                    id,
+                    ..Service::default()
+                }))
+            };
+            let Ok(moved) = Owners::default().moved(rows, find);
+            moved
+        };
+        let both = [rows[0].0, rows[1].0];
+        assert_eq!(moved(Scope::Address, 7, &rows), both);
+        assert_eq!(moved(Scope::NodePortV4, 7, &rows), both);
+        assert_eq!(moved(Scope::Address, 0, &rows), [], "its own");
+        assert_eq!(moved(Scope::NodePortV6, 7, &rows), [], "nobody's");
+        let tcp = rows.map(|(key, row)| {
+            let protocol = Protocol::Tcp.number();
+            (FlowKey { protocol, ..key }, Flow { protocol, ..row })
+        });
+        assert_eq!(moved(Scope::Address, 7, &tcp), []);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Finds the UDP sockets of this network namespace that the socket hook connected to a backend which does not serve any
-//! more, and ends them.
+//! more, or for a frontend that is another Service's now, and ends them.
 //!
 //! What `connect` told a socket is for ever: no packet of it is translated, so no packet can be turned to another
 //! backend. Ended, it fails at the next use, and the process connects again.
@@ -10,8 +10,10 @@
 use std::io;
 
 use proxy_common::Socket;
+use proxy_datapath::parse::UDP;
 
 use super::diag::{Connected, Diag};
+use super::flows::owner;
 use super::maps::{MapError, Maps, OpenError};
 use super::pins::Pins;
 
@@ -76,7 +78,7 @@ impl LeftSockets {
         Ok(look)
     }
 
-    /// The socket's row, if it says that weir connected it to a backend that does not serve.
+    /// The socket's row, if it says that weir connected it to where its frontend does not lead any more.
     fn left(&mut self, socket: &Connected, renew: bool) -> Result<Option<Socket>, MapError> {
         let key = socket.key();
         let Some(row) = self.maps.sockets.get(&key)? else {
@@ -92,10 +94,14 @@ impl LeftSockets {
         Ok(None)
     }
 
-    /// As the programs see it.
+    /// As the programs see it: the backend serves, and the frontend is not another Service's by now.
     fn serves(&self, row: &Socket) -> Result<bool, MapError> {
         let state = self.maps.states.get(row.backend_id)?;
-        Ok(state.generation == row.backend_generation && state.serving != 0)
+        if state.generation != row.backend_generation || state.serving == 0 {
+            return Ok(false);
+        }
+        let owner = owner((row.address, row.port), UDP, |key| self.maps.services.get(key))?;
+        Ok(owner.is_none_or(|owner| owner == row.service))
     }
 
     fn end(&mut self, diag: &Diag, (socket, row): (&Connected, &Socket), look: &mut Look) {

@@ -69,6 +69,8 @@ pub struct Options {
     pub snat_ports: PortRange,
     /// Whether ports that a load balancer's address does not have are rejected.
     pub reject_vip_ports: bool,
+    /// Whether ClusterIPs are served to who comes from outside of the cluster.
+    pub external_cluster_ips: bool,
 }
 
 /// Why the kernel side cannot start.
@@ -296,6 +298,7 @@ fn configure(maps: &mut Maps, features: Features, cookie: u64, options: &Options
     new.fib_source = u8::from(features.fib_source);
     new.checksum_ipv6_flag = u8::from(features.checksum_ipv6_flag);
     new.reject_vip_ports = u8::from(options.reject_vip_ports);
+    new.external_cluster_ips = u8::from(options.external_cluster_ips);
     if old.host_netns_cookie == 0 {
         (new.node_port_first, new.node_port_last) = NO_NODE_PORTS;
     }

@@ -8,9 +8,9 @@ use anyhow::{Result, ensure};
 use weir_lab::manifest::{Port, Service};
 use weir_lab::peer::Report;
 use weir_lab::peer::connect::ConnectOptions;
-use weir_lab::{Host, clock};
-use weir_node::services::{TARGET, TCP, UDP, endpoints};
-use weir_node::{By, World, can_run, figures, services_json};
+use weir_lab::{Host, Weir, clock};
+use weir_node::services::{TARGET, TCP, UDP, WEB, endpoints};
+use weir_node::{By, World, WorldOptions, can_run, figures, services_json};
 
 /// What is routed to node 1, IPv4 first.
 const VIPS: [&str; 2] = ["198.51.100.10", "fd00:198:51::10"];
@@ -195,6 +195,58 @@ fn shut_out(who: &str, by: By, host: &Host, udp: &[bool]) -> Result<()> {
         figures(&format!("{who} to {}, {by:?} hook", few.target), &report);
         let silent = report.errors.timeout + report.errors.unreachable;
         ensure!((report.ok, silent) == (0, 4), "{who}: {report:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn cluster_ips_are_served_to_the_outside_where_that_is_wanted() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let world = World::with(
+        "extclusterip",
+        WorldOptions {
+            no_agents: true,
+            ..WorldOptions::default()
+        },
+    )?;
+    for ip in WEB.ips() {
+        let via = if ip.is_ipv4() {
+            world.n1.v4().to_string()
+        } else {
+            world.n1.v6().to_string()
+        };
+        world
+            .outside
+            .ip(&format!("route replace {ip} via {via} dev eth0\n"))?;
+    }
+    for wanted in [true, false] {
+        let flags: &[&str] = if wanted { &["--external-cluster-ips"] } else { &[] };
+        let agent = Weir::start(&world.n1, world.manifests.dir(), flags)?;
+        for (target, node) in WEB.tcp().into_iter().zip(world.n1.addresses()) {
+            let options = ConnectOptions {
+                timeout: Duration::from_secs(1),
+                ..ConnectOptions::new(target, if wanted { TRIES } else { 2 }, 5)
+            };
+            let report = By::Packet.connect(&world.outside, &options)?;
+            figures(&format!("outside to {target}, served: {wanted}"), &report);
+            if wanted {
+                ensure!(
+                    report.is_clean() && report.counts() == [TRIES / 3; 3],
+                    "{report:?}"
+                );
+                ensure!(
+                    !report
+                        .seen_as
+                        .contains_key(&world.outside.addresses()[0].to_string()),
+                    "{node}: {report:?}"
+                );
+            } else {
+                ensure!(report.counts().is_empty(), "{report:?}");
+            }
+        }
+        drop(agent);
     }
     Ok(())
 }

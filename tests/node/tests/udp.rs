@@ -5,11 +5,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use weir_lab::manifest::{Port, Service};
 use weir_lab::peer::connect::ConnectOptions;
 use weir_lab::{Host, Pod, clock};
 use weir_node::ask::{ask, at};
 use weir_node::probe::{Finding, Probe};
-use weir_node::services::{REMOTE, SOLO, TARGET, endpoints, family};
+use weir_node::services::{REMOTE, SOLO, TARGET, UDP, endpoints, family};
 use weir_node::{By, World, can_run};
 
 /// How long after a change nobody may hear answers from where it leads.
@@ -291,5 +292,54 @@ fn a_socket_is_known_after_many_others() -> Result<()> {
         finding.names == [web_1.name(), web_2.name()] && finding.aborted == 1,
         "{finding:?}"
     );
+    Ok(())
+}
+
+/// A Service of this name and last byte of its ClusterIPs, with this UDP node port if it has one, and this endpoint.
+fn echo(world: &World, (name, number): (&str, u8), node_port: Option<u16>, pod: &Pod) -> Result<()> {
+    let ips = [
+        IpAddr::V4(Ipv4Addr::new(10, 96, 0, number)),
+        format!("fd00:10:96::{number}").parse()?,
+    ];
+    let port = Port::udp("echo", UDP, TARGET);
+    let port = node_port.map_or(port.clone(), |number| port.node_port(number));
+    let service = Service::new(name, &ips, &[port]);
+    let mut documents = vec![service.to_yaml()];
+    documents.extend(service.slices(&endpoints(&[pod])));
+    world.manifests.write(&format!("{name}.yaml"), &documents)
+}
+
+#[test]
+fn a_conversation_follows_a_node_port_to_another_service() -> Result<()> {
+    const PORT: u16 = 31099;
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let world = World::new("udpmoves")?;
+    let [blue, green, _] = &world.web;
+    echo(&world, ("blue", 91), Some(PORT), blue)?;
+    echo(&world, ("green", 92), None, green)?;
+    thread::sleep(Duration::from_secs(1));
+    let mut clients = Vec::new();
+    for target in world.at_n1(PORT) {
+        let probe = Probe::Stream {
+            target,
+            connected: true,
+            millis: 15_000,
+        };
+        clients.push(Client::start("node port", By::Packet, &world.outside, probe));
+        clients.push(Client::of_host(&world, target, 15_000));
+    }
+    thread::sleep(Duration::from_secs(1));
+    // Both go on serving: only the port is the other's now.
+    echo(&world, ("blue", 91), None, blue)?;
+    echo(&world, ("green", 92), Some(PORT), green)?;
+    for client in clients {
+        let (what, finding) = client.finding()?;
+        ensure!(
+            finding.names == [blue.name(), green.name()],
+            "{what}: {finding:?}"
+        );
+    }
     Ok(())
 }

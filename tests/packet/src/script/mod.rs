@@ -96,6 +96,10 @@ impl Stage<'_> {
                 self.rows.config.snat_ports = ports.parse()?;
                 self.reset()
             }
+            ["outsiders", "served"] => {
+                self.rows.config.external_cluster_ips = 1;
+                self.reset()
+            }
             ["masquerade", whom] => self.masquerade(whom),
             ["guest", port] => {
                 self.guest = Some(words::port(port)?);
