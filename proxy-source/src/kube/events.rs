@@ -164,9 +164,9 @@ fn timestamp() -> Timestamp {
 
 /// Events about objects of no namespace are in this one.
 fn namespace(problem: &Problem) -> &str {
-    match problem.kind {
-        Kind::Node => "default",
-        _ => &problem.name.namespace,
+    match problem.name.namespace.as_str() {
+        "" => "default",
+        namespace => namespace,
     }
 }
 

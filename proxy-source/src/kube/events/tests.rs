@@ -148,6 +148,17 @@ async fn events_about_other_kinds() {
 }
 
 #[tokio::test]
+async fn an_event_about_a_class_is_where_one_about_a_node_is() {
+    let api = FakeApi::start().await;
+    let ingress = Agent::of(&api, "p1");
+    let class = problem(Kind::IngressClass, &ObjectName::new("", "edge"), "has parameters");
+    ingress.problems.send_replace(vec![class]);
+    let (_, path, event) = written(&api, 1).await.remove(0);
+    assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/default/events?");
+    assert_eq!(event["regarding"]["uid"], "uid-of-edge");
+}
+
+#[tokio::test]
 async fn one_event_whatever_the_resyncs_restarts_and_nodes() {
     let api = FakeApi::start().await;
     for node in ["n1", "n1", "n2"] {
