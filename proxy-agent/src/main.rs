@@ -63,6 +63,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
                 follows: Follow::of_node(&node_name),
                 controller: "weir",
                 node: node_name.clone(),
+                serves_cluster_ips: true,
                 metrics: Arc::clone(&metrics.sources),
             })
             .await?,

@@ -5,36 +5,32 @@
 
 mod connection;
 mod events;
+mod follow;
 mod kubeconfig;
 mod servers;
 mod told;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hyper::Uri;
 use kube::Config;
-use kube::api::{Api, ApiResource, GroupVersionKind};
-use kube::runtime::watcher;
 use proxy_model::Kind;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use servers::Servers;
 use tokio::sync::{mpsc, watch};
 
+pub use self::follow::Follow;
 pub use self::kubeconfig::{KubeconfigFile, NotAServer, server};
 
-use super::raw::Raw;
-use super::watch::Watch;
+use super::watch::{Heard, Known, Merge};
 use super::{Changes, Source, SourceError};
 use crate::Metrics;
 use crate::Problems;
 
-/// kube-proxy leaves out the same slices (KEP-2447; headless Services have nothing to balance).
-const LABELS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
-/// A silent connection is given up after this and 5 s; the API server's bookmarks come about once a minute.
-const WATCH_SECONDS: u32 = 240;
 /// A request that was sent and never answered.
 const READ_TIMEOUT: Duration = Duration::from_secs(250);
 
@@ -58,54 +54,12 @@ pub struct Options {
     pub follows: Vec<Follow>,
     /// Who writes the Events.
     pub controller: &'static str,
-    /// The name of the own Node.
+    /// The name of the own Node, or of whoever else says it.
     pub node: String,
+    /// Whether it is weir on this node that serves ClusterIPs: an API server must not be asked by one then.
+    pub serves_cluster_ips: bool,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-}
-
-/// A kind that is followed.
-#[derive(Clone, Debug)]
-pub struct Follow {
-    kind: Kind,
-    config: watcher::Config,
-}
-
-impl Follow {
-    /// All objects of a kind.
-    pub fn all(kind: Kind) -> Self {
-        Self {
-            kind,
-            config: watcher::Config::default(),
-        }
-    }
-
-    /// The EndpointSlices of Services that are balanced here.
-    pub fn proxied_slices() -> Self {
-        Self {
-            config: watcher::Config::default().labels(LABELS),
-            ..Self::all(Kind::EndpointSlice)
-        }
-    }
-
-    /// One object of a kind without namespaces.
-    pub fn one(kind: Kind, name: &str) -> Self {
-        Self {
-            config: watcher::Config::default().fields(&format!("metadata.name={name}")),
-            ..Self::all(kind)
-        }
-    }
-
-    /// What a node's agent follows.
-    pub fn of_node(node: &str) -> Vec<Self> {
-        vec![
-            Self::one(Kind::Node, node),
-            // Also those of another proxy: their ClusterIPs are not unallocated.
-            Self::all(Kind::Service),
-            Self::proxied_slices(),
-            Self::all(Kind::ServiceCidr),
-        ]
-    }
 }
 
 impl Kube {
@@ -113,7 +67,7 @@ impl Kube {
     pub async fn connect(options: Options) -> Result<Self, SourceError> {
         let (config, by_cluster_ip) = match &options.kubeconfig {
             Some(file) => (kubeconfig::read(file).await?, false),
-            None => in_cluster(!options.api_servers.is_empty())?,
+            None => in_cluster(!options.api_servers.is_empty(), options.serves_cluster_ips)?,
         };
         Self::over(config, by_cluster_ip, options)
     }
@@ -142,16 +96,47 @@ impl Kube {
         })
     }
 
-    fn watch(&self, follow: &Follow) -> Watch {
-        let resource = resource(follow.kind);
-        let api: Api<Raw> = Api::all_with(self.servers.client(), &resource);
-        let config = follow.config.clone().timeout(WATCH_SECONDS);
-        Watch::new(follow.kind, resource, api, config, Arc::clone(&self.metrics))
+    /// Follows one kind, in all its parts.
+    async fn follow(&self, kind: Kind, changes: mpsc::Sender<Changes>) {
+        let parts = follow::parts(&self.follows, kind);
+        let count = parts.len();
+        let (tell, told) = mpsc::channel(1);
+        let watches = parts.into_iter().enumerate().map(|(place, part)| {
+            let known = Known::new(place, kind, follow::resource(kind));
+            let watch = part.watch(self.servers.client(), known, Arc::clone(&self.metrics));
+            watch.run(tell.clone())
+        });
+        let watches = futures::future::join_all(watches);
+        // Whoever ends first, nobody listens any more.
+        tokio::select! {
+            _ = watches => {}
+            () = self.pass_on(kind, (told, count), &changes) => {}
+            () = changes.closed() => {}
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        kind: Kind,
+        (mut told, parts): (mpsc::Receiver<Heard>, usize),
+        changes: &mpsc::Sender<Changes>,
+    ) {
+        let mut merge = Merge::new(kind, parts);
+        while let Some((place, found)) = told.recv().await {
+            let batch = merge.take(place, found);
+            if kind == Kind::EndpointSlice {
+                // They tell also where the API servers are.
+                self.servers.learn(&batch);
+            }
+            if !batch.is_empty() && changes.send(batch).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
 /// By the service account of the pod; and whether by a ClusterIP. The address does not matter if others are `named`.
-fn in_cluster(named: bool) -> Result<(Config, bool), SourceError> {
+fn in_cluster(named: bool, serves_cluster_ips: bool) -> Result<(Config, bool), SourceError> {
     let wrap = |error| SourceError::InCluster(Box::new(error));
     if named {
         return Ok((Config::incluster_dns().map_err(wrap)?, false));
@@ -160,7 +145,7 @@ fn in_cluster(named: bool) -> Result<(Config, bool), SourceError> {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let host = variable("KUBERNETES_SERVICE_HOST");
     let by_cluster_ip = is_cluster_ip(&host, &variable("KUBERNETES_PORT"));
-    if by_cluster_ip {
+    if by_cluster_ip && serves_cluster_ips {
         tracing::warn!(
             "the agent reaches the API server by the ClusterIP {host}, which weir itself serves: on a fresh node nobody \
              does; name an address where an API server listens with --api-server https://ADDRESS:PORT"
@@ -175,23 +160,6 @@ fn is_cluster_ip(host: &str, told: &str) -> bool {
     let socket = told.strip_prefix("tcp://").unwrap_or_default();
     let address = socket.rsplit_once(':').map_or("", |(address, _)| address);
     !host.is_empty() && address.trim_matches(['[', ']']) == host
-}
-
-fn resource(kind: Kind) -> ApiResource {
-    let (group, version) = kind
-        .api_version()
-        .split_once('/')
-        .unwrap_or(("", kind.api_version()));
-    let plural = match kind {
-        Kind::Service => "services",
-        Kind::EndpointSlice => "endpointslices",
-        Kind::Node => "nodes",
-        Kind::ServiceCidr => "servicecidrs",
-        Kind::Ingress => "ingresses",
-        Kind::IngressClass => "ingressclasses",
-        Kind::Secret => "secrets",
-    };
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &kind.to_string()), plural)
 }
 
 impl Source for Kube {
@@ -213,39 +181,11 @@ impl Source for Kube {
 
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let follow = self.follows.iter().map(|follow| {
-                let watch = self.watch(follow);
-                let changes = changes.clone();
-                let servers = (follow.kind == Kind::EndpointSlice).then(|| self.servers.clone());
-                async move {
-                    match servers {
-                        Some(servers) => listen(servers, watch, changes).await,
-                        None => watch.run(changes).await,
-                    }
-                }
-            });
-            futures::future::join_all(follow).await;
+            let kinds: BTreeSet<Kind> = self.follows.iter().map(Follow::kind).collect();
+            let all = kinds.into_iter().map(|kind| self.follow(kind, changes.clone()));
+            futures::future::join_all(all).await;
             Ok(())
         })
-    }
-}
-
-/// The slices tell also where the API servers are.
-async fn listen(servers: Servers, slices: Watch, changes: mpsc::Sender<Changes>) {
-    let (tap, mut tapped) = mpsc::channel::<Changes>(1);
-    let pass_on = async {
-        while let Some(batch) = tapped.recv().await {
-            servers.learn(&batch);
-            if changes.send(batch).await.is_err() {
-                return;
-            }
-        }
-    };
-    // Whoever ends first, nobody listens any more.
-    tokio::select! {
-        () = slices.run(tap) => {}
-        () = pass_on => {}
-        () = changes.closed() => {}
     }
 }
 

@@ -1,5 +1,8 @@
 //! What is counted about API servers.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{Error, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// Counters and gauges of the sources: client-go's name where it has one, `weir_` before the others.
@@ -7,6 +10,8 @@ use prometheus::{Error, IntCounterVec, IntGaugeVec, Opts, Registry};
 pub struct Metrics {
     requests: IntCounterVec,
     watches: IntGaugeVec,
+    /// What cannot be followed now, by plural: a kind may be followed in several namespaces.
+    down: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl Metrics {
@@ -20,6 +25,7 @@ impl Metrics {
         let metrics = Self {
             requests: IntCounterVec::new(requests, &["code", "method", "host"])?,
             watches: IntGaugeVec::new(watches, &["resource"])?,
+            down: Mutex::default(),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.watches.clone()))?;
@@ -31,8 +37,16 @@ impl Metrics {
         self.requests.with_label_values(&[code, method, host]).inc();
     }
 
-    /// Whether a kind is being followed.
-    pub fn watching(&self, plural: &str, up: bool) {
+    /// Whether a part of a kind is being followed. The kind is, if all its parts are.
+    pub fn watching(&self, plural: &str, part: &str, up: bool) {
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = down.entry(plural.to_owned()).or_default();
+        if up {
+            of_kind.remove(part);
+        } else {
+            of_kind.insert(part.to_owned());
+        }
+        let up = of_kind.is_empty();
         self.watches.with_label_values(&[plural]).set(up.into());
     }
 }

@@ -18,7 +18,7 @@ fn full() -> Metrics {
         refused: 1,
     });
     metrics.programmed(Family::V6, second(2));
-    metrics.sources.watching("services", true);
+    metrics.sources.watching("services", "services", true);
     metrics.sources.requested(["200", "GET", "192.0.2.1:6443"]);
     metrics.packets.with_label_values(&["no_endpoints"]).inc();
     metrics.rows.with_label_values(&["FLOWS"]).set(1);

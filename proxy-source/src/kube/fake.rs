@@ -1,15 +1,20 @@
 //! An API server as small as a test needs: lists by pages, streamed lists, watches with history, and every way to fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
 
+mod read;
 mod write;
+
+pub(super) use read::Path;
 
 /// What the server holds, and how it behaves.
 pub(super) struct State {
@@ -34,6 +39,14 @@ pub(super) struct State {
     pub(super) refuse_second_page: Option<u16>,
     /// Paths with queries, as they were asked.
     pub(super) asked: Vec<String>,
+    /// The same, once each, for what is written.
+    pub(super) refuse_once: Vec<(String, u16)>,
+    /// Nothing is answered.
+    pub(super) silent: bool,
+    /// Secrets, by namespace and name, whose answers wait: what was there when they were asked for is answered later.
+    pub(super) hold: BTreeSet<String>,
+    /// Single objects that are being answered, and the most at a time.
+    pub(super) at_once: (usize, usize),
     /// What was asked to be written: method, path, body.
     pub(super) written: Vec<(String, String, Value)>,
 }
@@ -93,6 +106,10 @@ impl FakeApi {
                 page: 500,
                 refuse: BTreeMap::new(),
                 refuse_second_page: None,
+                refuse_once: Vec::new(),
+                silent: false,
+                hold: BTreeSet::new(),
+                at_once: (0, 0),
                 asked: Vec::new(),
                 written: Vec::new(),
             })),
@@ -184,44 +201,33 @@ impl FakeApi {
         let mut words = line.split(' ').map(str::to_owned);
         let (method, path) = (words.next().unwrap(), words.next().unwrap_or_default());
         while stream.read_line(&mut line).await? > 2 {}
+        while self.state().silent {
+            sleep(Duration::from_millis(5)).await;
+        }
         if method != "GET" {
             return self.write(stream, method, path, &line).await;
         }
         let stream = stream.into_inner();
-        self.state().asked.push(path.clone());
-        let query: BTreeMap<String, String> = path
-            .split_once('?')
-            .map_or("", |(_, query)| query)
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        let plural = path
-            .split('?')
-            .next()
-            .unwrap()
-            .rsplit('/')
-            .next()
-            .unwrap()
-            .to_owned();
-        let refused = self.state().refuse.get(&plural).copied();
+        let metadata_only = line.contains("as=PartialObjectMetadata");
+        let path = Path::read(&path, metadata_only);
+        self.state().asked.push(path.to_string());
+        let refused = self.state().refusal(&path);
         if let Some(code) = refused {
             return respond(stream, code, &status(code)).await;
         }
-        if query.get("watch").is_some_and(|watch| watch == "true") {
-            self.watch(stream, &plural, &query).await
+        if path.name.is_some() {
+            let (code, body) = self.get(&path).await;
+            respond(stream, code, &body).await
+        } else if path.query.get("watch").is_some_and(|watch| watch == "true") {
+            self.watch(stream, &path).await
         } else {
-            let (code, body) = self.state().page(&plural, &query);
+            let (code, body) = self.state().page(&path);
             respond(stream, code, &body).await
         }
     }
 
-    async fn watch(
-        &self,
-        mut stream: TcpStream,
-        plural: &str,
-        query: &BTreeMap<String, String>,
-    ) -> std::io::Result<()> {
+    async fn watch(&self, mut stream: TcpStream, path: &Path) -> std::io::Result<()> {
+        let query = &path.query;
         let asks_for_list = query.contains_key("sendInitialEvents");
         let (streams, mut at, oldest, cuts, gone) = {
             let state = self.state();
@@ -238,7 +244,7 @@ impl FakeApi {
         stream.write_all(head.as_bytes()).await?;
         let mut changes = self.changed.subscribe();
         if asks_for_list {
-            let (events, version) = self.state().initial(plural, streams);
+            let (events, version) = self.state().initial(path, streams);
             at = version;
             for event in events {
                 chunk(&mut stream, &event).await?;
@@ -247,7 +253,7 @@ impl FakeApi {
         loop {
             let (events, version, now) = {
                 let state = self.state();
-                (state.since(plural, at), state.version, (state.cuts, state.gone))
+                (state.since(path, at), state.version, (state.cuts, state.gone))
             };
             for event in events {
                 chunk(&mut stream, &event).await?;
@@ -267,10 +273,15 @@ impl FakeApi {
 }
 
 impl State {
+    /// By name, or by namespace and name.
     fn store(&mut self, plural: &str, name: &str, fields: &Value) -> Value {
         self.version += 1;
         let mut object = fields.clone();
-        object["metadata"]["name"] = name.into();
+        if let Some((namespace, _)) = name.split_once('/') {
+            object["metadata"]["namespace"] = namespace.into();
+        }
+        let own = name.rsplit('/').next().unwrap();
+        object["metadata"]["name"] = own.into();
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
         let all = self.objects.entry(plural.to_owned()).or_default();
         all.insert(name.to_owned(), object.clone());
@@ -287,16 +298,16 @@ impl State {
         self.history.push((self.version, plural.to_owned(), event));
     }
 
-    fn since(&self, plural: &str, version: u64) -> Vec<Value> {
-        let new = self
-            .history
-            .iter()
-            .filter(|(at, kind, _)| *at > version && kind == plural);
-        new.map(|(_, _, event)| event.clone()).collect()
+    fn since(&self, path: &Path, version: u64) -> Vec<Value> {
+        let new = self.history.iter().filter(|(at, kind, event)| {
+            *at > version && *kind == path.plural && path.admits(&event["object"])
+        });
+        new.map(|(_, _, event)| json!({"type": event["type"], "object": path.shown(&event["object"])}))
+            .collect()
     }
 
-    fn initial(&self, plural: &str, streams: Streams) -> (Vec<Value>, u64) {
-        let all = self.objects.get(plural).into_iter().flat_map(BTreeMap::values);
+    fn initial(&self, path: &Path, streams: Streams) -> (Vec<Value>, u64) {
+        let all = self.listed(path).into_iter();
         let mut events: Vec<_> = all
             .map(|object| json!({"type": "ADDED", "object": object}))
             .collect();
@@ -312,19 +323,25 @@ impl State {
         (events, self.version)
     }
 
-    fn page(&self, plural: &str, query: &BTreeMap<String, String>) -> (u16, Value) {
-        let start: usize = query.get("continue").map_or(0, |token| token.parse().unwrap());
+    fn listed(&self, path: &Path) -> Vec<Value> {
+        let all = self
+            .objects
+            .get(&path.plural)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let all = all.filter(|object| path.admits(object));
+        all.map(|object| path.shown(object)).collect()
+    }
+
+    fn page(&self, path: &Path) -> (u16, Value) {
+        let token = path.query.get("continue");
+        let start: usize = token.map_or(0, |token| token.parse().unwrap());
         if start > 0
             && let Some(code) = self.refuse_second_page
         {
             return (code, status(code));
         }
-        let all: Vec<_> = self
-            .objects
-            .get(plural)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .collect();
+        let all = self.listed(path);
         let end = all.len().min(start + self.page);
         let mut metadata = json!({"resourceVersion": self.version.to_string()});
         if end < all.len() {

@@ -36,6 +36,7 @@ impl Mirror {
             follows: Follow::of_node("n1"),
             controller: "weir",
             node: "n1".to_owned(),
+            serves_cluster_ips: true,
             metrics: Arc::new(Metrics::new(&registry).unwrap()),
         };
         let config = Config::new(url.parse().unwrap());

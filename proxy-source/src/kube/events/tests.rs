@@ -23,6 +23,7 @@ fn source(urls: &[String], node: &str) -> Kube {
         follows: Follow::of_node(node),
         controller: "weir",
         node: node.to_owned(),
+        serves_cluster_ips: true,
         metrics: Arc::new(Metrics::new(&Registry::new()).unwrap()),
     };
     Kube::over(

@@ -1,13 +1,12 @@
-//! Writing, as the API server does it with Events.
+//! Writing, as the API server does it: created once, replaced in the version that was read, patched by merging.
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::{FakeApi, State, respond, status};
+use super::{FakeApi, Path, State, respond, status};
 
 impl FakeApi {
-    /// Created once, patched if they are there.
     pub(super) async fn write(
         &self,
         mut stream: BufReader<TcpStream>,
@@ -22,38 +21,77 @@ impl FakeApi {
         let body: Value = serde_json::from_slice(&body).unwrap();
         let (code, answer) = {
             let mut state = self.state();
-            state.written.push((method.clone(), path.clone(), body.clone()));
-            match state.refuse.get("events") {
-                Some(code) => (*code, status(*code)),
-                None => state.write(&method, &path, &body),
+            let parsed = Path::read(&path, false);
+            state.written.push((method.clone(), path, body.clone()));
+            match state.refusal_of_write(&parsed) {
+                Some(code) => (code, status(code)),
+                None => state.write(&method, &parsed, &body),
             }
         };
+        self.changed.send_replace(());
         respond(stream.into_inner(), code, &answer).await
     }
 }
 
 impl State {
-    fn write(&mut self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let path = path.split('?').next().unwrap();
-        let name = if method == "POST" {
-            body["metadata"]["name"].as_str().unwrap()
-        } else {
-            path.rsplit('/').next().unwrap()
-        };
-        let known = self
-            .objects
-            .entry("events".to_owned())
-            .or_default()
-            .get(name)
-            .cloned();
-        match (method, known) {
-            ("POST", None) => (201, self.store("events", name, body)),
-            ("POST", Some(_)) => (409, status(409)),
-            ("PATCH", Some(mut event)) => {
-                event["series"] = body["series"].clone();
-                (200, self.store("events", name, &event))
+    fn refusal_of_write(&mut self, path: &Path) -> Option<u16> {
+        let key = format!(
+            "{}/{}",
+            path.plural,
+            path.subresource.as_deref().unwrap_or_default()
+        );
+        let once = self.refuse_once.iter().position(|(known, _)| *known == key);
+        once.map(|at| self.refuse_once.remove(at).1)
+            .or_else(|| self.refusal(path))
+    }
+
+    fn write(&mut self, method: &str, path: &Path, body: &Value) -> (u16, Value) {
+        if method == "POST" {
+            let name = body["metadata"]["name"].as_str().unwrap();
+            let all = self.objects.entry(path.plural.clone()).or_default();
+            if all.contains_key(name) {
+                return (409, status(409));
             }
-            _ => (404, status(404)),
+            return (201, self.told("ADDED", &path.plural, name, body));
+        }
+        let Some((key, mut object)) = self.find(path) else {
+            return (404, status(404));
+        };
+        match method {
+            "PUT" => {
+                let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+                if version(body) != version(&object) {
+                    return (409, status(409));
+                }
+                object = body.clone();
+            }
+            "PATCH" => merge(&mut object, body),
+            _ => return (405, status(405)),
+        }
+        (200, self.told("MODIFIED", &path.plural, &key, &object))
+    }
+
+    fn told(&mut self, what: &str, plural: &str, key: &str, object: &Value) -> Value {
+        let object = self.store(plural, key, object);
+        self.tell(plural, serde_json::json!({"type": what, "object": object}));
+        object
+    }
+}
+
+/// RFC 7396.
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = serde_json::json!({});
+    }
+    for (name, value) in fields {
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(name);
+        } else {
+            merge(&mut object[name.as_str()], value);
         }
     }
 }
