@@ -61,6 +61,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
                 kubeconfig: settings.kubeconfig,
                 api_servers: flags.api_server,
                 follows: Follow::of_node(&node_name),
+                secrets: None,
                 controller: "weir",
                 node: node_name.clone(),
                 serves_cluster_ips: true,

@@ -39,10 +39,15 @@ impl ObjectName {
             | Kind::ServiceCidr
             | Kind::Ingress
             | Kind::IngressClass
-            | Kind::Secret => self.name.split('.').all(is_label),
+            | Kind::Secret => is_dns_name(&self.name),
         };
         name && (self.namespace.is_empty() || is_label(&self.namespace))
     }
+}
+
+/// Labels, with dots between them.
+pub(crate) fn is_dns_name(text: &str) -> bool {
+    text.split('.').all(is_label)
 }
 
 fn is_label(text: &str) -> bool {
@@ -195,7 +200,7 @@ impl Object {
                 kind,
                 name,
                 field: error.path().to_string(),
-                source: error.into_inner(),
+                source: without_content(kind, error.into_inner()),
             })
     }
 
@@ -242,6 +247,14 @@ impl Object {
             Self::IngressClass(class) => &class.metadata,
             Self::Secret(secret) => &secret.metadata,
         }
+    }
+}
+
+/// What serde says repeats the value that it did not like; that of a Secret is nobody's business.
+fn without_content(kind: Kind, error: serde_json::Error) -> serde_json::Error {
+    match kind {
+        Kind::Secret => serde::de::Error::custom("what stands there is not shown"),
+        _ => error,
     }
 }
 
@@ -448,6 +461,24 @@ mod tests {
         let secret = Object::read(secret, &Kind::INGRESS).unwrap().unwrap();
         assert_eq!(secret.name(), ObjectName::new("default", "tls"));
         assert!(!format!("{secret:?}").contains("c2VjcmV0"));
+    }
+
+    #[test]
+    fn what_is_in_a_secret_is_not_shown() {
+        let annotations =
+            json!({"kubectl.kubernetes.io/last-applied-configuration": "{\"data\": \"c2VjcmV0\"}"});
+        for (data, wrong) in [(json!({"tls.key": "c2VjcmV0"}), false), (json!("c2VjcmV0"), true)] {
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "data": data,
+                                "metadata": {"name": "tls", "annotations": annotations}});
+            let read = Object::read(secret, &Kind::INGRESS);
+            assert_eq!(read.is_err(), wrong);
+            let mut text = format!("{read:?}");
+            if let Err(error) = read {
+                let source = std::error::Error::source(&error).unwrap();
+                text += &format!(" {error} {source} {source:?}");
+            }
+            assert!(text.contains("tls") && !text.contains("c2VjcmV0"), "{text}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod connection;
 mod events;
 mod follow;
 mod kubeconfig;
+mod secrets;
 mod servers;
 mod told;
 
@@ -17,9 +18,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use hyper::Uri;
 use kube::Config;
-use proxy_model::Kind;
+use proxy_model::{Kind, ObjectName};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use secrets::Secrets;
 use servers::Servers;
 use tokio::sync::{mpsc, watch};
 
@@ -38,6 +40,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(250);
 pub struct Kube {
     servers: Servers,
     follows: Vec<Follow>,
+    secrets: Option<watch::Receiver<BTreeSet<ObjectName>>>,
     controller: &'static str,
     node: String,
     metrics: Arc<Metrics>,
@@ -52,6 +55,10 @@ pub struct Options {
     pub api_servers: Vec<Uri>,
     /// Which objects are wanted.
     pub follows: Vec<Follow>,
+    /// Which Secrets are wanted. Of others only name and version are looked at, and without this of none. Each of them is
+    /// answered with a `Put`, or a `Delete` if it is not there; a `Replace` never comes. Where they are looked for is what
+    /// [`Follow::secrets`] among `follows` says, or everywhere.
+    pub secrets: Option<watch::Receiver<BTreeSet<ObjectName>>>,
     /// Who writes the Events.
     pub controller: &'static str,
     /// The name of the own Node, or of whoever else says it.
@@ -90,9 +97,24 @@ impl Kube {
         Ok(Self {
             servers: servers.map_err(wrap)?,
             follows: options.follows,
+            secrets: options.secrets,
             controller: options.controller,
             node: options.node,
             metrics,
+        })
+    }
+
+    fn secrets(&self) -> Option<Secrets> {
+        let wanted = self.secrets.clone()?;
+        let mut parts = follow::parts(&self.follows, Kind::Secret);
+        if parts.is_empty() {
+            parts = follow::parts(&[Follow::secrets()], Kind::Secret);
+        }
+        Some(Secrets {
+            client: self.servers.client(),
+            parts,
+            wanted,
+            metrics: Arc::clone(&self.metrics),
         })
     }
 
@@ -182,8 +204,14 @@ impl Source for Kube {
     fn run(self: Box<Self>, changes: mpsc::Sender<Changes>) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
             let kinds: BTreeSet<Kind> = self.follows.iter().map(Follow::kind).collect();
-            let all = kinds.into_iter().map(|kind| self.follow(kind, changes.clone()));
-            futures::future::join_all(all).await;
+            let whole = kinds.into_iter().filter(|kind| *kind != Kind::Secret);
+            let whole = whole.map(|kind| self.follow(kind, changes.clone()));
+            let by_name = async {
+                if let Some(secrets) = self.secrets() {
+                    secrets.run(changes.clone()).await;
+                }
+            };
+            tokio::join!(futures::future::join_all(whole), by_name);
             Ok(())
         })
     }

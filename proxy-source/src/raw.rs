@@ -76,3 +76,51 @@ impl Resource for Raw {
         &mut self.metadata
     }
 }
+
+/// An object of which nothing but name and version is looked at, as for Secrets: the rest is not even asked for, and what
+/// comes all the same (annotations may hold a copy of what is in the object) is dropped at once.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    metadata: ObjectMeta,
+}
+
+impl<'de> Deserialize<'de> for Named {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Raw { metadata, .. } = Raw::deserialize(deserializer)?;
+        Ok(Self { metadata })
+    }
+}
+
+impl Resource for Named {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    /// The API server is asked for `PartialObjectMetadata`.
+    fn metadata_api() -> bool {
+        true
+    }
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        Raw::kind(resource)
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        Raw::group(resource)
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        Raw::version(resource)
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        Raw::plural(resource)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}

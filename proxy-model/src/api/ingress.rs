@@ -152,7 +152,9 @@ impl fmt::Debug for ApiSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.data.iter().chain(&self.string_data).flat_map(BTreeMap::keys);
         f.debug_struct("ApiSecret")
-            .field("metadata", &self.metadata)
+            // Annotations may hold a copy of the whole object.
+            .field("namespace", &self.metadata.namespace)
+            .field("name", &self.metadata.name)
             .field("kind", &self.kind)
             .field("keys", &keys.collect::<Vec<_>>())
             .finish()

@@ -14,6 +14,8 @@ use crate::watch::{Learn, Link, Scope, Watch};
 const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 /// Whoever goes to the pods themselves needs those of headless Services, too, and of every other proxy's.
 const OF_A_SERVICE: &str = "kubernetes.io/service-name";
+/// Most of what many clusters have, and never a certificate.
+const NO_CERTIFICATES: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token";
 /// A silent connection is given up after this and 5 s; the API server's bookmarks come about once a minute.
 const WATCH_SECONDS: u32 = 240;
 
@@ -49,6 +51,14 @@ impl Follow {
         Self {
             config: watcher::Config::default().labels(OF_A_SERVICE),
             ..Self::all(Kind::EndpointSlice)
+        }
+    }
+
+    /// Names and versions of Secrets, where [`super::Options::secrets`] asks for some of them.
+    pub fn secrets() -> Self {
+        Self {
+            config: watcher::Config::default().fields(NO_CERTIFICATES),
+            ..Self::all(Kind::Secret)
         }
     }
 
@@ -97,13 +107,14 @@ impl Follow {
         ]
     }
 
-    /// What an ingress follows, in these namespaces or, without any, in all.
+    /// What an ingress follows, in these namespaces or, without any, in all; Secrets only where some are asked for.
     pub fn of_ingress(namespaces: &[String]) -> Vec<Self> {
         vec![
             Self::all(Kind::IngressClass),
             Self::all(Kind::Service).within(namespaces),
             Self::service_slices().within(namespaces),
             Self::all(Kind::Ingress).within(namespaces),
+            Self::secrets().within(namespaces),
         ]
     }
 
@@ -116,7 +127,7 @@ impl Follow {
 /// One watch.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    kind: Kind,
+    pub(super) kind: Kind,
     config: watcher::Config,
     pub(super) scope: Scope,
 }

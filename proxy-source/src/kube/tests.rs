@@ -34,6 +34,7 @@ impl Mirror {
             kubeconfig: None,
             api_servers: named.iter().map(|url| url.parse().unwrap()).collect(),
             follows: Follow::of_node("n1"),
+            secrets: None,
             controller: "weir",
             node: "n1".to_owned(),
             serves_cluster_ips: true,

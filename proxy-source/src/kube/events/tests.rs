@@ -21,6 +21,7 @@ fn source(urls: &[String], node: &str) -> Kube {
         kubeconfig: None,
         api_servers: urls.iter().map(|url| url.parse().unwrap()).collect(),
         follows: Follow::of_node(node),
+        secrets: None,
         controller: "weir",
         node: node.to_owned(),
         serves_cluster_ips: true,

@@ -29,6 +29,7 @@ impl Consumer {
             kubeconfig: None,
             api_servers: Vec::new(),
             follows,
+            secrets: None,
             controller: "weir-ingress",
             node: "p1".to_owned(),
             serves_cluster_ips: false,
