@@ -64,6 +64,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
                 secrets: None,
                 controller: "weir",
                 node: node_name.clone(),
+                lease: None,
                 serves_cluster_ips: true,
                 metrics: Arc::clone(&metrics.sources),
             })

@@ -41,6 +41,7 @@ pub mod served;
 pub mod settings;
 pub mod snapshot;
 pub mod start;
+pub mod status;
 mod tend;
 mod tls;
 mod upgrade;

@@ -70,6 +70,8 @@ api! {
         /// Addresses that others route to the nodes.
         #[serde(rename = "externalIPs")]
         pub external_ips: Option<Vec<String>>,
+        /// The name that an `ExternalName` stands for.
+        pub external_name: Option<String>,
         /// Ports.
         pub ports: Option<Vec<ServicePort>>,
         /// `None` or `ClientIP`.
@@ -129,6 +131,8 @@ api! {
     pub struct LoadBalancerIngress {
         /// The address.
         pub ip: Option<String>,
+        /// Or its name.
+        pub hostname: Option<String>,
         /// `VIP` (also when missing) or `Proxy`.
         pub ip_mode: Option<String>,
     }

@@ -7,6 +7,8 @@ mod connection;
 mod events;
 mod follow;
 mod kubeconfig;
+mod lease;
+mod publish;
 mod secrets;
 mod servers;
 mod told;
@@ -18,7 +20,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use hyper::Uri;
 use kube::Config;
+use lease::{Candidate, Times};
 use proxy_model::{Kind, ObjectName};
+use publish::{Board, Writer};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use secrets::Secrets;
@@ -27,11 +31,12 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::follow::Follow;
 pub use self::kubeconfig::{KubeconfigFile, NotAServer, server};
+pub use self::lease::LeaseName;
 
 use super::watch::{Heard, Known, Merge};
 use super::{Changes, Source, SourceError};
 use crate::Metrics;
-use crate::Problems;
+use crate::{Problems, Statuses};
 
 /// A request that was sent and never answered.
 const READ_TIMEOUT: Duration = Duration::from_secs(250);
@@ -43,6 +48,8 @@ pub struct Kube {
     secrets: Option<watch::Receiver<BTreeSet<ObjectName>>>,
     controller: &'static str,
     node: String,
+    lease: Option<LeaseName>,
+    board: Arc<Board>,
     metrics: Arc<Metrics>,
 }
 
@@ -63,6 +70,8 @@ pub struct Options {
     pub controller: &'static str,
     /// The name of the own Node, or of whoever else says it.
     pub node: String,
+    /// By which Lease one of several is chosen to write the status of Ingresses; none: nobody does.
+    pub lease: Option<LeaseName>,
     /// Whether it is weir on this node that serves ClusterIPs: an API server must not be asked by one then.
     pub serves_cluster_ips: bool,
     /// What is counted.
@@ -100,6 +109,8 @@ impl Kube {
             secrets: options.secrets,
             controller: options.controller,
             node: options.node,
+            lease: options.lease,
+            board: Arc::default(),
             metrics,
         })
     }
@@ -146,9 +157,11 @@ impl Kube {
         let mut merge = Merge::new(kind, parts);
         while let Some((place, found)) = told.recv().await {
             let batch = merge.take(place, found);
-            if kind == Kind::EndpointSlice {
+            match kind {
                 // They tell also where the API servers are.
-                self.servers.learn(&batch);
+                Kind::EndpointSlice => self.servers.learn(&batch),
+                Kind::Ingress => self.board.hear(&batch),
+                _ => {}
             }
             if !batch.is_empty() && changes.send(batch).await.is_err() {
                 return;
@@ -195,6 +208,16 @@ impl Source for Kube {
             (self.controller, self.node.clone()),
             problems,
         ))
+    }
+
+    fn publish(&self, statuses: watch::Receiver<Statuses>) -> BoxFuture<'static, ()> {
+        let Some(lease) = self.lease.clone() else {
+            return Box::pin(std::future::ready(()));
+        };
+        self.board.open();
+        let candidate = Candidate::new(self.servers.client(), lease, Times::default());
+        let writer = Writer::new(self.servers.client(), Arc::clone(&self.board), self.controller);
+        Box::pin(publish::publish(candidate, writer, statuses))
     }
 
     fn only_own_node(&self) -> bool {

@@ -20,11 +20,13 @@ mod metrics;
 mod raw;
 mod report;
 mod reported;
+mod status;
 mod watch;
 
 pub use metrics::Metrics;
 pub use report::{Report, Sentences};
 pub use reported::Reported;
+pub use status::Statuses;
 
 use futures::future::BoxFuture;
 use proxy_model::{Change, Problem};
@@ -45,6 +47,12 @@ pub trait Source: Send {
     /// Tells the owners of objects what is wrong with them, until the sender is gone. It is in the log in any case, and
     /// that is where whoever keeps a folder looks.
     fn tell(&self, _problems: Receiver<Problems>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Sees to it that Ingresses say where clients connect, until the sender is gone; then it lets another one do it: whoever
+    /// ends should wait for that. To be called before [`Self::run`]. A folder has no use for it.
+    fn publish(&self, _statuses: Receiver<Statuses>) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
 

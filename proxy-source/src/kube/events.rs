@@ -156,7 +156,8 @@ impl Writer {
     }
 }
 
-fn timestamp() -> Timestamp {
+/// Now, as the API wants it.
+pub(super) fn timestamp() -> Timestamp {
     let unix = clock::wall().unix(clock::monotonic());
     let microseconds = i64::try_from(unix.as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_microsecond(microseconds).unwrap_or_default()

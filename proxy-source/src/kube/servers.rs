@@ -136,7 +136,8 @@ impl Servers {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        // All that weir writes, Events, says the same when it is sent again.
+        // All that weir writes may be sent again: an Event or a status says the same, and a Lease names the version that
+        // it replaces.
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await?;
         let servers = self.beginning_with_current();

@@ -37,6 +37,7 @@ impl Mirror {
             secrets: None,
             controller: "weir",
             node: "n1".to_owned(),
+            lease: None,
             serves_cluster_ips: true,
             metrics: Arc::new(Metrics::new(&registry).unwrap()),
         };

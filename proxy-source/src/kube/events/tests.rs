@@ -24,6 +24,7 @@ fn source(urls: &[String], node: &str) -> Kube {
         secrets: None,
         controller: "weir",
         node: node.to_owned(),
+        lease: None,
         serves_cluster_ips: true,
         metrics: Arc::new(Metrics::new(&Registry::new()).unwrap()),
     };

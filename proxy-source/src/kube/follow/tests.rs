@@ -32,6 +32,7 @@ impl Consumer {
             secrets: None,
             controller: "weir-ingress",
             node: "p1".to_owned(),
+            lease: None,
             serves_cluster_ips: false,
             metrics: Arc::new(Metrics::new(&registry).unwrap()),
         };

@@ -50,6 +50,7 @@ impl Consumer {
             secrets: Some(wanted),
             controller: "weir",
             node: "n1".to_owned(),
+            lease: None,
             serves_cluster_ips: false,
             metrics: Arc::new(Metrics::new(&Registry::new()).unwrap()),
         };
