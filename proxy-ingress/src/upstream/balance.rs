@@ -81,30 +81,37 @@ impl EndpointSet {
         }
         let well = |endpoint: &Endpoint| choice.takes(endpoint);
         let untried = |endpoint: &Endpoint| !choice.tried.contains(&endpoint.key);
+        // One turn for both looks: with two endpoints, two turns per request would be the same one's each time.
+        let mut turn = None;
         let found = self
-            .choose(choice, well)
-            .or_else(|| self.choose(choice, untried))?;
+            .choose(choice, &mut turn, well)
+            .or_else(|| self.choose(choice, &mut turn, untried))?;
         Some(Arc::clone(found))
     }
 
-    fn choose(&self, choice: &Choice<'_>, may: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
+    fn choose(
+        &self,
+        choice: &Choice<'_>,
+        turn: &mut Option<usize>,
+        may: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&Arc<Endpoint>> {
         match (choice.balance, choice.key) {
             (Balance::Hash(_), Some(key)) => self.highest(key, may),
             (Balance::Cookie(_), Some(key)) => self
                 .usable
                 .iter()
                 .find(|endpoint| endpoint.key == key && may(endpoint))
-                .or_else(|| self.in_turn(may)),
+                .or_else(|| self.in_turn(turn, may)),
             (Balance::LeastRequests, _) => {
                 self.better(choice.random, may, |endpoint| u64::from(endpoint.load.active()))
             }
             (Balance::PeakEwma, _) => self.better(choice.random, may, |endpoint| endpoint.load.cost()),
-            (Balance::RoundRobin | Balance::Hash(_) | Balance::Cookie(_), _) => self.in_turn(may),
+            (Balance::RoundRobin | Balance::Hash(_) | Balance::Cookie(_), _) => self.in_turn(turn, may),
         }
     }
 
-    fn in_turn(&self, may: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+    fn in_turn(&self, turn: &mut Option<usize>, may: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
+        let turn = *turn.get_or_insert_with(|| self.next.fetch_add(1, Ordering::Relaxed));
         self.from(turn.checked_rem(self.usable.len())?)
             .find(|endpoint| may(endpoint))
     }
@@ -246,7 +253,24 @@ mod tests {
             }
         }
         eject(&upstream, 2);
-        assert!(pick(&upstream, &Balance::RoundRobin, None, 0, &[]).is_some());
+        let ports: Vec<_> = (0..6)
+            .filter_map(|_| pick(&upstream, &Balance::RoundRobin, None, 0, &[]))
+            .collect();
+        assert!(
+            (1..=3).all(|port| ports.iter().filter(|there| **there == port).count() == 2),
+            "{ports:?}"
+        );
+    }
+
+    #[test]
+    fn two_that_are_both_ill_take_turns() {
+        let upstream = upstream(2);
+        eject(&upstream, 1);
+        eject(&upstream, 2);
+        let ports: Vec<_> = (0..4)
+            .filter_map(|_| pick(&upstream, &Balance::RoundRobin, None, 0, &[]))
+            .collect();
+        assert!(ports == [1, 2, 1, 2] || ports == [2, 1, 2, 1], "{ports:?}");
     }
 
     #[test]
