@@ -8,7 +8,7 @@
 //!      │  route/      pure: host, path, predicates ─▶ Route        (the same code answers `explain`)
 //!      │              endpoints change inside of it (upstream/)
 //!      ▼
-//!  client ─▶ listen ─▶ tls ─▶ serve ─▶ request ─▶ route ─▶ forward ─▶ upstream ─▶ pod
+//!  client ─▶ listen ─▶ proxied ─▶ tls ─▶ serve ─▶ request ─▶ route ─▶ forward ─▶ upstream ─▶ pod
 //! ```
 
 #![forbid(unsafe_code)]
@@ -30,6 +30,7 @@ mod mix;
 pub mod model;
 pub mod pages;
 pub mod probes;
+pub mod proxied;
 mod redirect;
 pub mod refusal;
 mod request;

@@ -87,10 +87,11 @@ fn take(
 ) {
     let address = peer.ip().to_canonical();
     let settings = Arc::clone(&worker.shared.snapshot.load().settings);
-    let most = if settings.trusts(address) {
+    // A balancer that says who its clients are has as many as they have.
+    let most = if settings.is_proxied(address) {
         u32::MAX
     } else {
-        settings.connections_per_client
+        settings.connections_of(address)
     };
     let Some(place) = Place::take(&worker.shared, address, most, permit) else {
         Counters::count(&worker.shared.counters.crowded);
@@ -116,29 +117,45 @@ pub(crate) struct Place {
 
 impl Place {
     fn take(shared: &Arc<Shared>, address: IpAddr, most: u32, permit: OwnedSemaphorePermit) -> Option<Self> {
-        let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(address).or_insert(0);
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        drop(clients);
-        Some(Self {
+        enter(shared, address, most).then(|| Self {
             shared: Arc::clone(shared),
             address,
             _permit: permit,
         })
     }
+
+    /// It is this address's from now on; whether that has room for it.
+    pub(crate) fn pass_on(&mut self, address: IpAddr, most: u32) -> bool {
+        if !enter(&self.shared, address, most) {
+            return false;
+        }
+        leave(&self.shared, std::mem::replace(&mut self.address, address));
+        true
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = clients.entry(self.address) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
+        leave(&self.shared, self.address);
+    }
+}
+
+fn enter(shared: &Shared, address: IpAddr, most: u32) -> bool {
+    let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = clients.entry(address).or_insert(0);
+    let room = *count < most;
+    if room {
+        *count += 1;
+    }
+    room
+}
+
+fn leave(shared: &Shared, address: IpAddr) {
+    let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Entry::Occupied(mut entry) = clients.entry(address) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
         }
     }
 }

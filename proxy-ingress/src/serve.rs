@@ -1,8 +1,8 @@
 //! A client's connection: which protocol it is, with which limits, and its end.
 //!
 //! ```text
-//!  TCP ─┬─ TLS: the certificate by SNI, then what ALPN agreed on ─┬─▶ HTTP/2
-//!       └─ clear text: HTTP/2 if it begins with its preface ──────┴─▶ HTTP/1.1
+//!  TCP ─ perhaps a PROXY header ─┬─ TLS: the certificate by SNI, then what ALPN agreed on ─┬─▶ HTTP/2
+//!                                └─ clear text: HTTP/2 if it begins with its preface ──────┴─▶ HTTP/1.1
 //! ```
 
 use std::future::Future;
@@ -24,6 +24,7 @@ use crate::head::Scanner;
 use crate::headers::Told;
 use crate::listen::{Door, Place};
 use crate::local::Local;
+use crate::proxied::{self, Fault, Said};
 use crate::request;
 use crate::settings::Settings;
 use crate::tend::{Fate, Tended};
@@ -94,10 +95,40 @@ impl Client {
     }
 }
 
+impl Arrival {
+    /// Lets a balancer say who the client is; whether the connection goes on.
+    async fn introduce(&mut self, stream: &mut TcpStream) -> bool {
+        let counters = &self.worker.shared.counters;
+        let said = tokio::time::timeout(self.settings.header_timeout, proxied::read(stream)).await;
+        match said.unwrap_or(Err(Fault::Slow)) {
+            Ok(Said::Itself) => true,
+            Ok(Said::Nothing) => false,
+            Ok(Said::Client(client)) => {
+                let most = self.settings.connections_of(client);
+                let room = self.place.pass_on(client, most);
+                if room {
+                    self.address = client;
+                } else {
+                    Counters::count(&counters.crowded);
+                }
+                room
+            }
+            Err(fault) => {
+                tracing::debug!(balancer = %self.address, fault = fault.name(), "no PROXY protocol header");
+                counters.fault(fault);
+                false
+            }
+        }
+    }
+}
+
 /// Serves it to its end.
-pub(crate) async fn connection(arrival: Arrival, stream: TcpStream) {
+pub(crate) async fn connection(mut arrival: Arrival, mut stream: TcpStream) {
     // What is wrong with the socket shows when it is used.
     let _tuned = stream.set_nodelay(true);
+    if arrival.settings.is_proxied(arrival.address) && !arrival.introduce(&mut stream).await {
+        return;
+    }
     if !arrival.door.tls {
         return clear(arrival, stream).await;
     }

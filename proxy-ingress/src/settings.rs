@@ -42,6 +42,8 @@ pub struct Settings {
     pub upstream: Upstreams,
     /// Whose forwarded headers are believed: balancers in front of this one.
     pub trusted: Vec<Prefix>,
+    /// Balancers that begin each connection with a header of the PROXY protocol; none: it is not spoken.
+    pub proxy_protocol: Vec<Prefix>,
     /// Whether requests without `x-request-id` get one.
     pub request_id: bool,
     /// The port that clients know for HTTPS, in redirects.
@@ -116,6 +118,7 @@ impl Default for Settings {
             http2: Http2::default(),
             upstream: Upstreams::default(),
             trusted: Vec::new(),
+            proxy_protocol: Vec::new(),
             request_id: true,
             https_port: 443,
             tick: Duration::from_millis(250),
@@ -159,9 +162,27 @@ impl Default for Upstreams {
 impl Settings {
     /// Whether what this address says about a client is believed.
     pub fn trusts(&self, address: IpAddr) -> bool {
-        !self.trusted.is_empty() && {
-            let address = Ip::from(address);
-            self.trusted.iter().any(|range| range.contains(address))
+        has(&self.trusted, address)
+    }
+
+    /// Whether connections from this address begin with a header of the PROXY protocol.
+    pub fn is_proxied(&self, address: IpAddr) -> bool {
+        has(&self.proxy_protocol, address)
+    }
+
+    /// How many connections an address may have.
+    pub(crate) fn connections_of(&self, address: IpAddr) -> u32 {
+        if self.trusts(address) {
+            u32::MAX
+        } else {
+            self.connections_per_client
         }
+    }
+}
+
+fn has(ranges: &[Prefix], address: IpAddr) -> bool {
+    !ranges.is_empty() && {
+        let address = Ip::from(address);
+        ranges.iter().any(|range| range.contains(address))
     }
 }

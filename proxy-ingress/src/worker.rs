@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::mix::Random;
+use crate::proxied::Fault;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -45,6 +46,8 @@ pub struct Counters {
     pub crowded: AtomicU64,
     /// Connections that could not be taken: the system is out of something.
     pub accept_errors: AtomicU64,
+    /// Connections closed because of their PROXY protocol header, by [`Fault::name`].
+    pub proxy_faults: Mutex<HashMap<&'static str, u64>>,
     /// TLS that did not come to stand.
     pub handshake_errors: AtomicU64,
     /// Connections to endpoints that could not be made.
@@ -61,9 +64,17 @@ impl Counters {
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        *refused.entry(refusal.name()).or_default() += 1;
+        count_name(&self.refused, refusal.name());
     }
+
+    pub(crate) fn fault(&self, fault: Fault) {
+        count_name(&self.proxy_faults, fault.name());
+    }
+}
+
+fn count_name(counts: &Mutex<HashMap<&'static str, u64>>, name: &'static str) {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    *counts.entry(name).or_default() += 1;
 }
 
 /// What must not end alone: a worker, or one of its listeners. A panic there ends the process, which is started again; half of one

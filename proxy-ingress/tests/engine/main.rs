@@ -15,5 +15,6 @@ mod forwarding;
 mod http2;
 mod limits;
 mod peers;
+mod proxied;
 mod tls;
 mod upgrade;

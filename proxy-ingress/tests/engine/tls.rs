@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use proxy_ingress::certificates::{Certificates, Maker};
 use proxy_ingress::route::UpstreamProtocol;
+use proxy_ingress::settings::Settings;
 use proxy_model::ObjectName;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -21,12 +22,12 @@ use crate::peers::{Backing, Raw};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// A certificate and its key, in PEM.
-fn pair(names: &[&str]) -> (String, String) {
+pub(crate) fn pair(names: &[&str]) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     (
@@ -39,14 +40,22 @@ fn pair(names: &[&str]) -> (String, String) {
     )
 }
 
-struct Site {
-    front: Front,
-    roots: RootCertStore,
+pub(crate) struct Site {
+    pub(crate) front: Front,
+    pub(crate) roots: RootCertStore,
     _backing: Backing,
 }
 
-/// "a.site.test" and "*.site.test" have certificates of their own.
 fn site() -> Site {
+    site_with(|_| ())
+}
+
+pub(crate) fn site_with(settings: impl FnOnce(&mut Settings)) -> Site {
+    site_of(|plan| settings(&mut plan.settings))
+}
+
+/// "a.site.test" and "*.site.test" have certificates of their own.
+pub(crate) fn site_of(change: impl FnOnce(&mut Plan)) -> Site {
     let maker = Maker::new().unwrap();
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let now = i64::try_from(now).unwrap();
@@ -66,6 +75,7 @@ fn site() -> Site {
     let backing = Backing::echo();
     let mut plan = Plan::to(&[backing.address]);
     plan.certificates = Some(certificates);
+    change(&mut plan);
     Site {
         front: plan.start(),
         roots,
@@ -73,10 +83,10 @@ fn site() -> Site {
     }
 }
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 impl Site {
-    fn config(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    pub(crate) fn config(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[version])
             .unwrap();
@@ -87,19 +97,28 @@ impl Site {
         )
     }
 
-    fn open(&self, config: &Arc<ClientConfig>, name: &str) -> Result<Tls, std::io::Error> {
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
-        let mut stream = StreamOwned::new(connection, Raw::to(self.front.tls()).0);
-        stream.flush()?;
-        while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock)?;
-        }
-        Ok(stream)
+    pub(crate) fn open(&self, config: &Arc<ClientConfig>, name: &str) -> Result<Tls, std::io::Error> {
+        open_over(config, name, Raw::to(self.front.tls()).0)
     }
 }
 
-fn ask(stream: &mut Tls, host: &str) -> String {
+/// TLS over a connection that stands.
+pub(crate) fn open_over(
+    config: &Arc<ClientConfig>,
+    name: &str,
+    socket: TcpStream,
+) -> Result<Tls, std::io::Error> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let mut stream = StreamOwned::new(connection, socket);
+    stream.flush()?;
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
+}
+
+pub(crate) fn ask(stream: &mut Tls, host: &str) -> String {
     write!(
         stream,
         "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
