@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use proxy_model::ObjectName;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
@@ -150,17 +150,29 @@ impl Maker {
         key: PrivateKeyDer<'static>,
     ) -> Result<Arc<ServerConfig>, rustls::Error> {
         let certified = CertifiedKey::from_der(chain, key, &self.provider)?;
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        let mut config = builder(Arc::clone(&self.provider))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = alpn();
         config.ticketer = Arc::clone(&self.tickets);
         // Tickets are with the clients; ten thousand certificates need no ten thousand caches.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
+}
+
+/// What all configurations have in common.
+pub(crate) fn builder(
+    provider: Arc<CryptoProvider>,
+) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {
+    ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+}
+
+/// What is spoken over TLS, the best first.
+pub(crate) fn alpn() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
 /// Why there is no certificate to begin with.

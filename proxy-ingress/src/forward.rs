@@ -143,6 +143,9 @@ fn outgoing(client: &Client, head: &mut Parts, found: &Found) -> Result<Option<W
     let wish = upgrade::wish(head);
     let hop = headers::strip_request(&mut head.headers)?;
     headers::tell(&mut head.headers, &client.told(), &client.worker.random);
+    if let Some(shown) = client.shown.as_ref().and_then(|shown| shown.client.as_ref()) {
+        shown.tell(&mut head.headers, found.route.policy.pass_certificate);
+    }
     let wish = wish.filter(|wish| hop.upgrade || wish.is_http2());
     if let Some(wish) = &wish {
         wish.ask(head, &client.worker.random);

@@ -143,7 +143,13 @@ fn is_protected(name: &HeaderName) -> bool {
 }
 
 fn is_told_by_proxies(name: &str) -> bool {
-    name.starts_with("x-forwarded-") || name.starts_with("ssl-client-") || TOLD_BY_PROXIES.contains(&name)
+    name.starts_with("x-forwarded-") || is_told_by_us(name) || TOLD_BY_PROXIES.contains(&name)
+}
+
+/// What the client's certificate was like is said by us alone: a balancer that is believed about addresses may still hand on
+/// whatever its clients have written.
+fn is_told_by_us(name: &str) -> bool {
+    name.starts_with("ssl-client-")
 }
 
 /// Whether a list in a header has this token.
@@ -157,7 +163,9 @@ pub(crate) fn tell(headers: &mut HeaderMap, told: &Told<'_>, random: &Random) {
     let suspicious = |name: &HeaderName| {
         let name = name.as_str();
         // Some servers make `-` and `_` the same, so that what was checked is not what they read.
-        memchr::memchr(b'_', name.as_bytes()).is_some() || !told.trusted && is_told_by_proxies(name)
+        memchr::memchr(b'_', name.as_bytes()).is_some()
+            || is_told_by_us(name)
+            || !told.trusted && is_told_by_proxies(name)
     };
     let dropped: Vec<HeaderName> = headers.keys().filter(|name| suspicious(name)).cloned().collect();
     for name in dropped {
@@ -332,6 +340,7 @@ mod tests {
             ("x-forwarded-for", "2.2.2.2"),
             ("x-forwarded-proto", "http"),
             ("forwarded", "for=1.1.1.1"),
+            ("ssl-client-verify", "SUCCESS"),
         ]);
         let address = HeaderValue::from_static("10.0.0.9");
         tell(&mut headers, &told(&address, true), &Random::new());
@@ -340,6 +349,7 @@ mod tests {
         assert_eq!(headers.get(FORWARDED_HOST).unwrap(), "a.example");
         assert_eq!(headers.get(REQUEST_ID).unwrap().len(), 32);
         assert!(headers.contains_key("forwarded"));
+        assert!(!headers.contains_key("ssl-client-verify"), "not even that one");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!      │              endpoints change inside of it (upstream/)
 //!      ▼
 //!  client ─▶ listen ─▶ proxied ─▶ tls ─▶ serve ─▶ request ─▶ route ─▶ forward ─▶ upstream ─▶ pod
+//!                                  └─▶ tunnel ─▶ pod       what is passed through unopened
 //! ```
 
 #![forbid(unsafe_code)]
@@ -19,6 +20,9 @@ pub mod certificates;
 pub mod cli;
 mod clock;
 pub mod config;
+pub mod client_auth;
+mod clock;
+mod distinguished;
 pub mod engine;
 mod forward;
 pub mod handover;
@@ -30,6 +34,7 @@ mod mix;
 pub mod model;
 pub mod pages;
 pub mod probes;
+pub mod passthrough;
 pub mod proxied;
 mod redirect;
 pub mod refusal;
@@ -45,6 +50,7 @@ pub mod start;
 pub mod status;
 mod tend;
 mod tls;
+mod tunnel;
 mod upgrade;
 pub mod upstream;
 mod wire;

@@ -24,7 +24,7 @@ pub enum Refusal {
     Nomination,
     /// CONNECT: this is no forward proxy.
     Connect,
-    /// The connection's certificate is for other names.
+    /// The connection was made for other names, or its client has not shown what this one wants to see.
     Misdirected,
     /// Nothing is at this name and path.
     NoRoute,

@@ -82,6 +82,12 @@ async fn answer(
     if let Some(redirect) = redirect::to_https(client, &found.route, &head) {
         return Ok(redirect);
     }
+    let made_under = client.shown.as_ref().and_then(|shown| shown.demand.as_ref());
+    // Who looks for proof that we have a host's name may do so in clear text.
+    let acme = client.shown.is_none() && found.route.path.is_acme();
+    if !acme && !snapshot.client_auth.opens(made_under, &found.route) {
+        return Err(Refusal::Misdirected);
+    }
     match &found.route.action {
         Action::Redirect(to) => Ok(redirect::answer(client, to, &head)),
         Action::Refuse { status, .. } => Err(Refusal::Route(*status)),
@@ -117,7 +123,7 @@ fn find(client: &Client, snapshot: &Snapshot, head: &Parts) -> Result<Found, Ref
     let routes = &snapshot.routes;
     let host = host(head)?;
     if let (Some(shown), Some(host)) = (&client.shown, &host)
-        && !shown.allows(host, &snapshot.certificates)
+        && !shown.allows(host, snapshot)
     {
         return Err(Refusal::Misdirected);
     }

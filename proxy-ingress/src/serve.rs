@@ -1,7 +1,8 @@
 //! A client's connection: which protocol it is, with which limits, and its end.
 //!
 //! ```text
-//!  TCP ─ perhaps a PROXY header ─┬─ TLS: the certificate by SNI, then what ALPN agreed on ─┬─▶ HTTP/2
+//!                                ┌─ TLS for a name that is passed through ─────────────────▶ tunnel.rs
+//!  TCP ─ perhaps a PROXY header ─┼─ TLS: the certificate by SNI, then what ALPN agreed on ─┬─▶ HTTP/2
 //!                                └─ clear text: HTTP/2 if it begins with its preface ──────┴─▶ HTTP/1.1
 //! ```
 
@@ -28,7 +29,8 @@ use crate::proxied::{self, Fault, Said};
 use crate::request;
 use crate::settings::Settings;
 use crate::tend::{Fate, Tended};
-use crate::tls::{self, Shown};
+use crate::tls::{self, Opened, Shown};
+use crate::tunnel;
 use crate::wire::Wire;
 use crate::worker::{Counters, Worker};
 
@@ -134,7 +136,8 @@ pub(crate) async fn connection(mut arrival: Arrival, mut stream: TcpStream) {
     }
     let accepted = tls::accept(&arrival.worker.shared, stream);
     match tokio::time::timeout(arrival.settings.handshake_timeout, accepted).await {
-        Ok(Ok((stream, shown))) => {
+        Ok(Ok(Opened::Passed(stream, hello, target))) => tunnel::pass(arrival, stream, hello, target).await,
+        Ok(Ok(Opened::Terminated(stream, shown))) => {
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let client = Client::new(arrival, Some(shown));
             if http2 {

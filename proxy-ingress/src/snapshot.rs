@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::certificates::Certificates;
+use crate::client_auth::ClientAuth;
+use crate::passthrough::Passthrough;
 use crate::route::path::{self, PathOptions};
 use crate::route::{Backend, Table};
 use crate::settings::Settings;
@@ -22,6 +24,10 @@ pub struct Snapshot {
     pub backends: Backends,
     /// For HTTPS.
     pub certificates: Arc<Certificates>,
+    /// Connections that are passed through unopened.
+    pub passthrough: Arc<Passthrough>,
+    /// What clients have to show.
+    pub client_auth: Arc<ClientAuth>,
     /// The limits of new connections and requests.
     pub settings: Arc<Settings>,
 }

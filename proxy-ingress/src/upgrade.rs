@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::{
@@ -138,21 +138,33 @@ pub(crate) fn grant(
     Ok(Response::from_parts(head, ResponseBody::empty()))
 }
 
-/// Carries bytes until one side ends, neither says anything for between one and two idle time-outs, or a drain is over.
+/// Joins the two, until a drain is over.
 async fn tunnel(client: &Client, (one, http2): (OnUpgrade, bool), two: OnUpgrade, idle: Duration) {
     let both = async { tokio::try_join!(one, two) };
     let Ok(Ok((one, two))) = tokio::time::timeout(client.settings.handshake_timeout, both).await else {
         return;
     };
+    // A stream ends with its connection, which asks for itself.
+    let over = |waker: &Waker| !http2 && client.tended.fate(waker) == Fate::Close;
+    carry(TokioIo::new(one), TokioIo::new(two), idle, over).await;
+}
+
+/// Carries bytes until both sides have ended, one of them breaks off, neither says anything for between one and two idle
+/// time-outs, or it is over for another reason.
+pub(crate) async fn carry(
+    one: impl AsyncRead + AsyncWrite + Unpin,
+    two: impl AsyncRead + AsyncWrite + Unpin,
+    idle: Duration,
+    over: impl Fn(&Waker) -> bool,
+) {
     let moves = Rc::new(Cell::new(0));
-    let mut one = Counted(TokioIo::new(one), Rc::clone(&moves));
-    let mut two = Counted(TokioIo::new(two), Rc::clone(&moves));
+    let mut one = Counted(one, Rc::clone(&moves));
+    let mut two = Counted(two, Rc::clone(&moves));
     let mut copying = pin!(copy_bidirectional(&mut one, &mut two));
     loop {
         let before = moves.get();
         let carried = std::future::poll_fn(|cx| {
-            // A stream ends with its connection, which asks for itself.
-            if !http2 && client.tended.fate(cx.waker()) == Fate::Close {
+            if over(cx.waker()) {
                 return Poll::Ready(());
             }
             copying.as_mut().poll(cx).map(|_| ())

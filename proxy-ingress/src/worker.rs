@@ -50,6 +50,10 @@ pub struct Counters {
     pub proxy_faults: Mutex<HashMap<&'static str, u64>>,
     /// TLS that did not come to stand.
     pub handshake_errors: AtomicU64,
+    /// Connections passed through.
+    pub tunnels: AtomicU64,
+    /// Connections that were to be passed through, and that no endpoint took.
+    pub tunnel_errors: AtomicU64,
     /// Connections to endpoints that could not be made.
     pub connect_errors: AtomicU64,
     /// Requests that were sent to another endpoint.

@@ -2,20 +2,25 @@
 //!
 //! Read strictly: a value that makes no sense is a problem, and the default holds for it alone.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
-use crate::route::{Balance, Cookie, HashOn, Policy, UpstreamProtocol};
+use self::values::{
+    balance, boolean, bytes, cookie_path, count, duration, hash_on, mode, or_none, protocol, token,
+};
+use super::doors::ClientAuthMode;
+use crate::route::{Balance, Cookie, HashOn, Policy};
 
 /// What our annotations begin with.
 pub const PREFIX: &str = "ingress.weir.network/";
 
-/// The most often that a request may be tried.
-const MOST_TRIES: u32 = 10;
-/// The longest time-out: a week, so that sums of several are far from any limit.
-const LONGEST: Duration = Duration::from_hours(168);
+/// Without a byte for so long a connection that is passed through ends, unless the Ingress says otherwise: who speaks in it, and
+/// how often, is not known here.
+const TUNNEL_IDLE: Duration = Duration::from_hours(1);
 
 /// What an Ingress chose.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,6 +29,19 @@ pub struct Choices {
     pub policy: Policy,
     /// Clear text is sent to HTTPS also where the Ingress has no TLS: somebody else terminates it.
     pub always_redirect: bool,
+    /// Its connections are passed through unopened.
+    pub passthrough: bool,
+    /// Its clients show a certificate.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// How clients are authenticated.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClientAuth {
+    /// The Secret with the authorities, as it is written.
+    pub secret: Option<String>,
+    /// Who is let in.
+    pub mode: ClientAuthMode,
 }
 
 /// Reads the annotations; what is wrong goes to `problems`.
@@ -33,26 +51,30 @@ pub fn read(annotations: Option<&BTreeMap<String, String>>, problems: &mut Vec<S
         let Some(name) = key.strip_prefix(PREFIX) else {
             continue;
         };
-        if let Err(wanted) = reader.set(name, value.trim()) {
-            problems.push(if wanted.is_empty() {
-                format!("annotation {key:?} is not known: it does nothing; correct or remove it")
-            } else {
-                format!("annotation {key} is {value:?}: the default holds; use {wanted}")
-            });
+        match reader.set(name, value.trim()) {
+            Ok(()) => reader.said.push(name),
+            Err("") => problems.push(format!(
+                "annotation {key:?} is not known: it does nothing; correct or remove it"
+            )),
+            Err(wanted) => problems.push(format!(
+                "annotation {key} is {value:?}: the default holds; use {wanted}"
+            )),
         }
     }
     reader.finish(problems)
 }
 
 /// The annotations as far as they are read.
-struct Reader {
+struct Reader<'a> {
     policy: Policy,
     always_redirect: bool,
     balance: Option<Word>,
     hash_on: Option<HashOn>,
     cookie: Cookie,
-    /// An annotation of cookies was there.
-    cookie_said: bool,
+    passthrough: bool,
+    client_auth: Option<ClientAuth>,
+    /// Names of those that made sense.
+    said: Vec<&'a str>,
 }
 
 /// The value of `balance`.
@@ -65,7 +87,7 @@ enum Word {
     Cookie,
 }
 
-impl Default for Reader {
+impl Default for Reader<'_> {
     fn default() -> Self {
         Self {
             policy: Policy {
@@ -81,12 +103,14 @@ impl Default for Reader {
                 path: "/".into(),
                 secure: false,
             },
-            cookie_said: false,
+            passthrough: false,
+            client_auth: None,
+            said: Vec::new(),
         }
     }
 }
 
-impl Reader {
+impl Reader<'_> {
     /// One annotation. The error is what could stand there; empty if there is no such annotation.
     fn set(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
         const TIME: &str = "a number of seconds, or one with ms, s, m or h, up to 168h";
@@ -103,17 +127,28 @@ impl Reader {
                 policy.body_limit =
                     or_none(value, bytes).or(Err("a number of bytes, or one with k, m or g, or none"))?;
             }
-            "tries" => policy.retry.tries = tries(value).ok_or("a number from 1 to 10")?,
+            "tries" => policy.retry.tries = count(value).ok_or("a number from 1 to 10")?,
             "retry-on-timeout" => policy.retry.on_timeout = boolean(value).ok_or("true or false")?,
             "retry-non-idempotent" => policy.retry.non_idempotent = boolean(value).ok_or("true or false")?,
             "balance" => {
                 let words = "round-robin, least-requests, peak-ewma, hash or cookie";
                 self.balance = Some(balance(value).ok_or(words)?);
             }
+            "tls-passthrough" => self.passthrough = boolean(value).ok_or("true or false")?,
+            "client-auth-pass-certificate" => {
+                policy.pass_certificate = boolean(value).ok_or("true or false")?;
+            }
+            "client-auth-secret" => self.client_auth().secret = Some(value.to_owned()),
+            "client-auth" => self.client_auth().mode = mode(value).ok_or("require or optional")?,
             "hash-on" => self.hash_on = Some(hash_on(value).ok_or("client, uri or header:NAME")?),
             cookie => return self.cookie(cookie, value),
         }
         Ok(())
+    }
+
+    /// Whatever is said of it, and be it nonsense: somebody means to let in not just anybody.
+    fn client_auth(&mut self) -> &mut ClientAuth {
+        self.client_auth.get_or_insert_default()
     }
 
     fn redirect(&mut self, value: &str) -> Result<(), &'static str> {
@@ -140,12 +175,12 @@ impl Reader {
             "cookie-secure" => cookie.secure = boolean(value).ok_or("true or false")?,
             _ => return Err(""),
         }
-        self.cookie_said = true;
         Ok(())
     }
 
     fn finish(mut self, problems: &mut Vec<String>) -> Choices {
-        if self.cookie_said && self.balance != Some(Word::Cookie) {
+        let said = |prefix: &str| self.said.iter().any(|name| name.starts_with(prefix));
+        if said("cookie-") && self.balance != Some(Word::Cookie) {
             problems.push(format!(
                 "annotations {PREFIX}cookie-... do nothing without {PREFIX}balance: cookie: write that too, or remove them"
             ));
@@ -155,6 +190,7 @@ impl Reader {
                 "annotation {PREFIX}hash-on does nothing without {PREFIX}balance: hash: write that too, or remove it"
             ));
         }
+        let idle_said = said("idle-timeout");
         self.policy.balance = match self.balance {
             None | Some(Word::RoundRobin) => Balance::RoundRobin,
             Some(Word::LeastRequests) => Balance::LeastRequests,
@@ -162,114 +198,51 @@ impl Reader {
             Some(Word::Hash) => Balance::Hash(self.hash_on.unwrap_or(HashOn::Client)),
             Some(Word::Cookie) => Balance::Cookie(self.cookie),
         };
-        Choices {
+        let mut choices = Choices {
             policy: self.policy,
             always_redirect: self.always_redirect,
+            passthrough: self.passthrough,
+            client_auth: self.client_auth,
+        };
+        if choices.policy.pass_certificate && choices.client_auth.is_none() {
+            problems.push(format!(
+                "annotation {PREFIX}client-auth-pass-certificate does nothing without {PREFIX}client-auth-secret: write that too, or remove it"
+            ));
+        }
+        if choices.passthrough {
+            choices.pass_through(idle_said, problems);
+        }
+        choices
+    }
+}
+
+impl Choices {
+    /// What can be had where nothing of a connection is seen but a name.
+    fn pass_through(&mut self, idle_said: bool, problems: &mut Vec<String>) {
+        if !idle_said {
+            self.policy.idle_timeout = TUNNEL_IDLE;
+        }
+        let balance = &mut self.policy.balance;
+        if let Balance::Cookie(_) | Balance::Hash(HashOn::Header(_) | HashOn::Uri) = balance {
+            *balance = Balance::RoundRobin;
+            problems.push(format!(
+                "annotation {PREFIX}balance asks for what cannot be seen with {PREFIX}tls-passthrough: round-robin holds; use hash with hash-on: client"
+            ));
+        }
+        if self.client_auth.take().is_some() {
+            problems.push(format!(
+                "annotations {PREFIX}client-auth... do nothing with {PREFIX}tls-passthrough, where the backend does all of TLS: remove them"
+            ));
         }
     }
-}
-
-fn protocol(word: &str) -> Option<UpstreamProtocol> {
-    match word {
-        "http" => Some(UpstreamProtocol::Http1),
-        "h2c" => Some(UpstreamProtocol::H2c),
-        "https" => Some(UpstreamProtocol::Https),
-        _ => None,
-    }
-}
-
-fn balance(word: &str) -> Option<Word> {
-    match word {
-        "round-robin" => Some(Word::RoundRobin),
-        "least-requests" => Some(Word::LeastRequests),
-        "peak-ewma" => Some(Word::PeakEwma),
-        "hash" => Some(Word::Hash),
-        "cookie" => Some(Word::Cookie),
-        _ => None,
-    }
-}
-
-fn hash_on(text: &str) -> Option<HashOn> {
-    match text {
-        "client" => Some(HashOn::Client),
-        "uri" => Some(HashOn::Uri),
-        _ => {
-            let name = text.strip_prefix("header:")?;
-            HeaderName::from_bytes(name.as_bytes()).ok().map(HashOn::Header)
-        }
-    }
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    text.parse().ok()
-}
-
-fn tries(text: &str) -> Option<u32> {
-    number(text)
-        .and_then(|number| u32::try_from(number).ok())
-        .filter(|tries| (1..=MOST_TRIES).contains(tries))
-}
-
-/// Digits only: no sign, no space.
-fn number(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
-}
-
-fn split(text: &str) -> (&str, &str) {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    text.split_at_checked(digits).unwrap_or((text, ""))
-}
-
-/// Longer than nothing.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let (digits, unit) = split(text);
-    let milliseconds = match unit {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    let duration = Duration::from_millis(number(digits)?.checked_mul(milliseconds)?);
-    Some(duration).filter(|duration| !duration.is_zero() && *duration <= LONGEST)
-}
-
-/// Units of 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let (digits, unit) = split(text);
-    let factor = match unit {
-        "" => 1,
-        "k" | "K" => 1 << 10,
-        "m" | "M" => 1 << 20,
-        "g" | "G" => 1 << 30,
-        _ => return None,
-    };
-    number(digits)?.checked_mul(factor)
-}
-
-/// A value or the word `none`; an error if it is neither.
-fn or_none<T>(text: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, ()> {
-    match text {
-        "none" => Ok(None),
-        text => read(text).map(Some).ok_or(()),
-    }
-}
-
-fn token(text: &str) -> Option<&str> {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (!text.is_empty() && text.len() <= 64 && text.bytes().all(known)).then_some(text)
-}
-
-fn cookie_path(text: &str) -> Option<&str> {
-    let known = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b';' | b',');
-    (text.starts_with('/') && text.bytes().all(known)).then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
+    use crate::route::UpstreamProtocol;
 
     fn read_all(pairs: &[(&str, &str)]) -> (Choices, Vec<String>) {
         let pairs = pairs
@@ -343,6 +316,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_passed_through_is_silent_for_longer() {
+        let idle = |pairs: &[(&str, &str)]| {
+            let (choices, problems) = read_all(pairs);
+            assert_eq!(problems, Vec::<String>::new());
+            (choices.passthrough, choices.policy.idle_timeout)
+        };
+        let hour = Duration::from_hours(1);
+        assert_eq!(idle(&[("tls-passthrough", "true")]), (true, hour));
+        assert_eq!(
+            idle(&[("tls-passthrough", "false")]),
+            (false, Duration::from_mins(1))
+        );
+        let said = [("tls-passthrough", "true"), ("idle-timeout", "5m")];
+        assert_eq!(idle(&said), (true, Duration::from_mins(5)));
+    }
+
+    #[test]
     fn balance_has_its_words() {
         let header = HashOn::Header(HeaderName::from_static("x-user"));
         let table: [(&[(&str, &str)], Balance); 6] = [
@@ -404,6 +394,8 @@ mod tests {
             ("tries", "11"),
             ("retry-on-timeout", "1"),
             ("balance", "random"),
+            ("tls-passthrough", "yes"),
+            ("client-auth-pass-certificate", "1"),
             ("no-such", "1"),
         ] {
             let (choices, problems) = read_all(&[(name, value)]);

@@ -42,6 +42,12 @@ pub enum Contested {
     Host,
     /// Its certificate.
     Certificate,
+    /// Its connections: they are passed through for another.
+    Passthrough,
+    /// Its connections: they are terminated for another.
+    Termination,
+    /// Whom its clients are vouched for by.
+    ClientAuth,
 }
 
 impl Conflict {
@@ -82,6 +88,18 @@ impl fmt::Display for Conflict {
                     "the certificate for host {host} is Ingress {winner}'s, which comes first: this one is not used"
                 )
             }
+            Contested::Passthrough => write!(
+                f,
+                "TLS for host {host} is passed through by Ingress {winner}, which comes first: only that is done"
+            ),
+            Contested::Termination => write!(
+                f,
+                "Ingress {winner} has a certificate for host {host}, and comes first: it is not passed through"
+            ),
+            Contested::ClientAuth => write!(
+                f,
+                "how clients of host {host} are authenticated is Ingress {winner}'s to say, which comes first"
+            ),
         }
     }
 }

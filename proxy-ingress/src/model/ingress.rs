@@ -12,15 +12,13 @@ use proxy_model::api::{ApiIngress, HttpIngressPath, IngressBackend, IngressRule,
 use proxy_model::{Kind, ObjectName};
 
 use super::annotations::{self, Choices};
+use super::doors::{self, ClientAuthMode, Demand, Pass};
 use super::service::Service;
 use super::tls::{self, Wish};
 use crate::route::path::{self, PathOptions};
 use crate::route::{
     Action, Backend, HostMatch, Origin, PathMatch, Policy, Route, Weighted, WildcardDepth, host,
 };
-
-/// Where an ACME server looks for answers, over clear text: RFC 8555, 8.3.
-const ACME: &str = "/.well-known/acme-challenge/";
 
 /// What an Ingress comes to.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -29,6 +27,10 @@ pub struct Read {
     pub routes: Vec<Arc<Route>>,
     /// Certificates for names.
     pub wishes: Vec<Wish>,
+    /// Hosts that are passed through.
+    pub passes: Vec<Pass>,
+    /// Hosts whose clients show a certificate.
+    pub demands: Vec<Demand>,
     /// The Services that it names, there or not.
     pub services: BTreeSet<ObjectName>,
     /// What is wrong with it.
@@ -50,14 +52,28 @@ pub fn read(name: &ObjectName, object: &ApiIngress, options: PathOptions, servic
         entry: 0,
     };
     let choices = annotations::read(object.metadata.annotations.as_ref(), &mut read.problems);
-    read.wishes = tls::read(
-        spec.tls.as_deref().unwrap_or_default(),
-        &origin,
-        &mut read.problems,
-    );
+    let tls = spec.tls.as_deref().unwrap_or_default();
+    if !choices.passthrough {
+        read.wishes = tls::read(tls, &origin, &mut read.problems);
+    } else if tls.iter().any(|element| element.secret_name.is_some()) {
+        read.problems.push(format!(
+            "spec.tls names a Secret, and with annotation {}tls-passthrough the backend has the certificate: remove it",
+            annotations::PREFIX
+        ));
+    }
+    let secret = choices
+        .client_auth
+        .as_ref()
+        .map(|choice| doors::secret(choice, &name.namespace));
+    let secret = secret.map(|secret| {
+        let told = secret.map_err(|why| read.problems.push(format!("TLS for its hosts is refused: {why}")));
+        told.ok()
+    });
     let mut reader = Reader {
         origin,
         options,
+        passthrough: choices.passthrough,
+        client_auth: secret.zip(choices.client_auth.as_ref().map(|choice| choice.mode)),
         policies: Policies::new(choices),
         services,
         hosts: BTreeSet::new(),
@@ -83,12 +99,13 @@ impl Policies {
         Self {
             redirecting: Arc::new(choices.policy),
             plain: Arc::new(plain),
-            always: choices.always_redirect,
+            // Neither is to be had in clear text.
+            always: choices.always_redirect || choices.passthrough || choices.client_auth.is_some(),
         }
     }
 
     fn of(&self, tls: bool, path: &PathMatch) -> Arc<Policy> {
-        let redirect = (tls || self.always) && !path.text().starts_with(ACME);
+        let redirect = (tls || self.always) && !path.is_acme();
         Arc::clone(if redirect { &self.redirecting } else { &self.plain })
     }
 }
@@ -97,6 +114,9 @@ impl Policies {
 struct Reader<'a> {
     origin: Origin,
     options: PathOptions,
+    passthrough: bool,
+    /// The Secret, if it can be used, and who is let in.
+    client_auth: Option<(Option<ObjectName>, ClientAuthMode)>,
     policies: Policies,
     services: Services<'a>,
     /// Hosts that its rules name.
@@ -109,16 +129,30 @@ impl Reader<'_> {
         let rules = spec.rules.as_deref().unwrap_or_default();
         let default = spec.default_backend.as_ref();
         for (number, rule) in (0..).zip(rules) {
-            self.rule(number, rule, default.is_some());
+            let Some(host) = self.host(number, rule) else {
+                continue;
+            };
+            if self.passthrough {
+                self.pass(number, host, rule);
+            } else {
+                self.rule(number, &host, rule, default.is_some());
+            }
         }
         match default {
+            Some(_) if self.passthrough => {
+                let what = "spec.defaultBackend does nothing with annotation";
+                let name = annotations::PREFIX;
+                self.read
+                    .problems
+                    .push(format!("{what} {name}tls-passthrough: remove it"));
+            }
             None if rules.is_empty() => {
                 let what = "has neither rules nor a defaultBackend: nothing is served; add one of them";
                 self.read.problems.push(what.to_owned());
             }
             None => {}
             Some(backend) => {
-                if rules.is_empty() {
+                if rules.is_empty() && self.demands(0, &HostMatch::Any, "spec.defaultBackend") {
                     self.hosts.insert(HostMatch::Any);
                 }
                 let action = self.action(backend, "spec.defaultBackend");
@@ -130,22 +164,85 @@ impl Reader<'_> {
         }
     }
 
-    fn rule(&mut self, number: u32, rule: &IngressRule, has_default: bool) {
-        let host = match host::of_rule(rule.host.as_deref().unwrap_or_default(), WildcardDepth::One) {
-            Ok(host) => host,
-            Err(why) => {
-                self.read
-                    .problems
-                    .push(format!("rule {number} is not served: {why}"));
-                return;
-            }
+    fn host(&mut self, number: u32, rule: &IngressRule) -> Option<HostMatch> {
+        let host = host::of_rule(rule.host.as_deref().unwrap_or_default(), WildcardDepth::One);
+        let told = host.map_err(|why| {
+            let problem = format!("rule {number} is not served: {why}");
+            self.read.problems.push(problem);
+        });
+        told.ok()
+    }
+
+    /// Notes what clients of a host have to show; whether it may be served.
+    fn demands(&mut self, rule: u32, host: &HostMatch, place: &str) -> bool {
+        let Some((secret, mode)) = self.client_auth.clone() else {
+            return true;
         };
+        if *host == HostMatch::Any {
+            self.read.problems.push(format!(
+                "{place} is not served: clients are authenticated by the host that they ask for; write a host"
+            ));
+            return false;
+        }
+        let origin = Origin {
+            rule,
+            ..self.origin.clone()
+        };
+        self.read.demands.push(Demand {
+            origin,
+            host: host.clone(),
+            secret,
+            mode,
+        });
+        true
+    }
+
+    /// A rule of an Ingress whose connections are passed through. In clear text its host is sent to HTTPS.
+    fn pass(&mut self, number: u32, host: HostMatch, rule: &IngressRule) {
+        if host == HostMatch::Any {
+            self.read.problems.push(format!(
+                "rule {number} is not served: TLS is passed through by the host that clients ask for; write a host"
+            ));
+            return;
+        }
+        let paths = paths(rule);
+        if paths.len() > 1 {
+            self.read.problems.push(format!(
+                "rule {number} has several paths, which mean nothing where TLS is passed through: all goes where / goes"
+            ));
+        }
+        let is_root = |path: &&HttpIngressPath| matches!(path.path.as_deref(), None | Some("" | "/"));
+        let backend = match paths.iter().find(is_root) {
+            Some(path) => self.backend(&path.backend.clone().unwrap_or_default()),
+            None => Err("it has no path /: write one".to_owned()),
+        };
+        let backend = backend.map_err(|why| {
+            let problem = format!("rule {number}: connections for host {host} are closed: {why}");
+            self.read.problems.push(problem);
+        });
+        let origin = Origin {
+            rule: number,
+            ..self.origin.clone()
+        };
+        self.read.passes.push(Pass {
+            origin: origin.clone(),
+            host: host.clone(),
+            backend: backend.ok(),
+            policy: Arc::clone(&self.policies.plain),
+        });
+        let action = Action::Refuse {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            why: "its TLS is passed through to the backend".into(),
+        };
+        self.push(origin, host, PathMatch::Prefix("/".into()), action);
+    }
+
+    fn rule(&mut self, number: u32, host: &HostMatch, rule: &IngressRule, has_default: bool) {
+        if !self.demands(number, host, &format!("rule {number}")) {
+            return;
+        }
         self.hosts.insert(host.clone());
-        let paths = rule
-            .http
-            .as_ref()
-            .and_then(|http| http.paths.as_deref())
-            .unwrap_or_default();
+        let paths = paths(rule);
         if paths.is_empty() && !has_default {
             self.read.problems.push(format!(
                 "rule {number} has no paths, and there is no defaultBackend: nothing is served for host {host}; add one"
@@ -266,6 +363,11 @@ impl Reader<'_> {
             .map_err(|why| format!("Service {name}: {why}"))?;
         Ok(Backend { service: name, port })
     }
+}
+
+fn paths(rule: &IngressRule) -> &[HttpIngressPath] {
+    let http = rule.http.as_ref();
+    http.and_then(|http| http.paths.as_deref()).unwrap_or_default()
 }
 
 /// What the API server refuses in paths of type Exact and Prefix; manifests in a folder meet no API server.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  IngressClass ──▶ class.rs     ours?
-//!  Ingress ───────▶ ingress.rs   routes, annotations.rs policies, tls.rs certificates
+//!  Ingress ───────▶ ingress.rs   routes, annotations.rs policies, tls.rs certificates, doors.rs connections
 //!  Service ───────▶ service.rs   ports by name and number
 //!  EndpointSlice ─▶ endpoints.rs which pods
 //!         │
@@ -15,6 +15,7 @@
 
 pub mod annotations;
 pub mod class;
+pub mod doors;
 pub mod endpoints;
 pub mod hosts;
 pub mod ingress;
@@ -34,8 +35,9 @@ use proxy_model::api::{ApiEndpointSlice, ApiIngress, ApiIngressClass, ApiService
 use proxy_model::{Kind, Object, ObjectName, Problem};
 
 use crate::route::path::PathOptions;
-use crate::route::{Backend, HostMatch, Route, Table};
+use crate::route::{Backend, HostMatch, Origin, Route, Table};
 use class::{ClassOptions, Classes, Verdict};
+use doors::{Demand, Demands, Pass, Passes};
 use endpoints::{BackendState, KeptSlice};
 use hosts::{Conflict, HostOwnership};
 use ingress::Read;
@@ -78,6 +80,8 @@ pub struct Model {
     backends: BTreeMap<Backend, Used>,
     table: Table,
     certificates: Certificates,
+    passes: Passes,
+    demands: Demands,
     /// Only objects that have some.
     problems: BTreeMap<(Kind, ObjectName), Vec<Problem>>,
     /// Only hosts that have some.
@@ -103,6 +107,8 @@ struct Known {
 struct Host {
     routes: BTreeMap<ObjectName, Vec<Arc<Route>>>,
     wishes: BTreeSet<Wish>,
+    passes: BTreeMap<Origin, Pass>,
+    demands: BTreeSet<Demand>,
     /// Routes are other ones than at the last look.
     moved: bool,
 }
@@ -134,6 +140,10 @@ pub struct Changed {
     pub backends: Vec<(Backend, Option<BackendState>)>,
     /// All certificates, if one is.
     pub certificates: Option<Certificates>,
+    /// All hosts that are passed through, if one is different.
+    pub passes: Option<Passes>,
+    /// All hosts whose clients show a certificate, if one is different.
+    pub demands: Option<Demands>,
     /// All problems, if one is.
     pub problems: Option<Vec<Problem>>,
     /// All conflicts, if one is.
@@ -146,6 +156,8 @@ impl Changed {
         self.table.is_none()
             && self.backends.is_empty()
             && self.certificates.is_none()
+            && self.passes.is_none()
+            && self.demands.is_none()
             && self.problems.is_none()
             && self.conflicts.is_none()
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use proxy_model::{Kind, ObjectName, Problem};
 
 use super::class::Verdict;
+use super::doors::{Demand, Pass};
 use super::hosts::{self, Conflict, HostOwnership};
 use super::ingress::{self, Read};
 use super::tls::Wish;
-use super::{Changed, Host, Model, endpoints};
-use crate::route::{Action, Backend, HostMatch, Route};
+use super::{Changed, Host, Model, doors, endpoints};
+use crate::route::{Action, Backend, HostMatch, Origin, Route};
 
 impl Model {
     /// What is different since the last time; nothing until all lists are complete.
@@ -68,6 +69,7 @@ impl Model {
         };
         self.move_routes(name, &before, &read);
         self.move_wishes(&before.wishes, &read.wishes);
+        self.move_doors(&before, &read);
         self.move_services(name, &before.services, &read.services);
         self.move_backends(&before, &read);
         if gone {
@@ -142,6 +144,33 @@ impl Model {
         }
     }
 
+    fn move_doors(&mut self, before: &Read, now: &Read) {
+        if before.passes != now.passes {
+            for pass in &before.passes {
+                let host = self.hosts.entry(pass.host.clone()).or_default();
+                host.passes.remove(&pass.origin);
+                self.dirty.hosts.insert(pass.host.clone());
+            }
+            for pass in &now.passes {
+                let host = self.hosts.entry(pass.host.clone()).or_default();
+                host.passes.insert(pass.origin.clone(), pass.clone());
+                self.dirty.hosts.insert(pass.host.clone());
+            }
+        }
+        if before.demands != now.demands {
+            for demand in &before.demands {
+                let host = self.hosts.entry(demand.host.clone()).or_default();
+                host.demands.remove(demand);
+                self.dirty.hosts.insert(demand.host.clone());
+            }
+            for demand in &now.demands {
+                let host = self.hosts.entry(demand.host.clone()).or_default();
+                host.demands.insert(demand.clone());
+                self.dirty.hosts.insert(demand.host.clone());
+            }
+        }
+    }
+
     fn move_services(
         &mut self,
         name: &ObjectName,
@@ -167,13 +196,13 @@ impl Model {
     }
 
     fn move_backends(&mut self, before: &Read, now: &Read) {
-        for backend in leads_to(&before.routes) {
+        for backend in before.leads_to() {
             if let Some(used) = self.backends.get_mut(backend) {
                 used.routes = used.routes.saturating_sub(1);
                 self.dirty.services.insert(backend.service.clone());
             }
         }
-        for backend in leads_to(&now.routes) {
+        for backend in now.leads_to() {
             self.backends.entry(backend.clone()).or_default().routes += 1;
             self.dirty.services.insert(backend.service.clone());
         }
@@ -182,20 +211,28 @@ impl Model {
     fn settle_hosts(&mut self, changed: &mut Changed) {
         let mut tables = Vec::new();
         let (mut conflicts_changed, mut certificates_changed) = (false, false);
+        let (mut passes_changed, mut demands_changed) = (false, false);
         for host in mem::take(&mut self.dirty.hosts) {
             let Some(mut asked) = self.hosts.remove(&host) else {
                 continue;
             };
             let ownership = self.options.ownership;
             let (routes, mut conflicts) = hosts::settle(&host, asked.routes.values().flatten(), ownership);
-            let wishes = asked.wishes_of_owner(&routes, ownership);
-            conflicts.extend(hosts::settle_certificates(&host, &wishes));
+            let mut counts = asked.of_owner(&routes, ownership);
+            let settled = doors::settle(&host, &counts.wishes, &counts.passes, &counts.demands);
+            if settled.pass.is_some() {
+                counts.wishes.clear();
+            }
+            conflicts.extend(settled.conflicts);
+            conflicts.extend(hosts::settle_certificates(&host, &counts.wishes));
             if asked.moved {
                 tables.push((host.clone(), routes));
             }
-            certificates_changed |= self.certificates.set(&host, &wishes);
+            certificates_changed |= self.certificates.set(&host, &counts.wishes);
+            passes_changed |= doors::set(&mut self.passes, &host, settled.pass);
+            demands_changed |= doors::set(&mut self.demands, &host, settled.demand);
             asked.moved = false;
-            if !asked.routes.is_empty() || !asked.wishes.is_empty() {
+            if !asked.is_empty() {
                 self.hosts.insert(host.clone(), asked);
             }
             let before = if conflicts.is_empty() {
@@ -210,6 +247,8 @@ impl Model {
             changed.table = Some(self.table.clone());
         }
         changed.certificates = certificates_changed.then(|| self.certificates.clone());
+        changed.passes = passes_changed.then(|| self.passes.clone());
+        changed.demands = demands_changed.then(|| self.demands.clone());
         changed.conflicts = conflicts_changed.then(|| self.conflicts());
     }
 
@@ -253,15 +292,43 @@ impl Model {
     }
 }
 
+/// What was asked of a host, as far as it counts.
+struct Counts {
+    wishes: BTreeSet<Wish>,
+    passes: BTreeMap<Origin, Pass>,
+    demands: BTreeSet<Demand>,
+}
+
 impl Host {
-    /// Those that count: where a namespace has the host, only its own.
-    fn wishes_of_owner(&self, routes: &[Arc<Route>], ownership: HostOwnership) -> BTreeSet<Wish> {
+    /// What counts: where a namespace has the host, only its own.
+    fn of_owner(&self, routes: &[Arc<Route>], ownership: HostOwnership) -> Counts {
         let owner = routes.first().map(|route| &route.origin.object.namespace);
-        let mut wishes = self.wishes.clone();
+        let mut counts = Counts {
+            wishes: self.wishes.clone(),
+            passes: self.passes.clone(),
+            demands: self.demands.clone(),
+        };
         if let (HostOwnership::FirstNamespace, Some(owner)) = (ownership, owner) {
-            wishes.retain(|wish| wish.host == HostMatch::Any || wish.origin.object.namespace == *owner);
+            let own = |origin: &Origin| origin.object.namespace == *owner;
+            counts
+                .wishes
+                .retain(|wish| wish.host == HostMatch::Any || own(&wish.origin));
+            counts.passes.retain(|origin, _| own(origin));
+            counts.demands.retain(|demand| own(&demand.origin));
         }
-        wishes
+        counts
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.wishes.is_empty() && self.passes.is_empty() && self.demands.is_empty()
+    }
+}
+
+impl Read {
+    /// Where it leads, once for each time that it does.
+    fn leads_to(&self) -> impl Iterator<Item = &Backend> {
+        let passed = self.passes.iter().filter_map(|pass| pass.backend.as_ref());
+        leads_to(&self.routes).chain(passed)
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use super::class::{ANNOTATION, CONTROLLER};
+use super::doors::{Demands, Passes};
 use super::endpoints::BackendState;
 use super::hosts::HostOwnership;
 use super::{Changed, Model, NEEDED, Options};
@@ -104,8 +105,11 @@ fn ingress(host: u32, path: u32, service: u32, class: u32) -> Value {
         2 => spec["ingressClassName"] = "b".into(),
         _ => spec["ingressClassName"] = "a".into(),
     }
-    if class == 4 {
-        annotations["ingress.weir.network/tries"] = "none".into();
+    match class {
+        4 => annotations["ingress.weir.network/tries"] = "none".into(),
+        5 => annotations["ingress.weir.network/tls-passthrough"] = "true".into(),
+        6 => annotations["ingress.weir.network/client-auth-secret"] = format!("ca-{}", service % 2).into(),
+        _ => {}
     }
     json!({"spec": spec, "metadata": {"annotations": annotations}})
 }
@@ -116,6 +120,8 @@ struct View {
     routes: BTreeMap<HostMatch, Vec<Route>>,
     backends: BTreeMap<Backend, BackendState>,
     certificates: BTreeMap<HostMatch, (Option<ObjectName>, Origin)>,
+    passes: Passes,
+    demands: Demands,
     problems: Vec<Problem>,
     conflicts: Vec<String>,
 }
@@ -147,6 +153,20 @@ impl View {
                     )
                 })
                 .collect();
+        }
+        if let Some(passes) = changed.passes {
+            assert_ne!(
+                std::mem::replace(&mut self.passes, passes.clone()),
+                passes,
+                "news"
+            );
+        }
+        if let Some(demands) = changed.demands {
+            assert_ne!(
+                std::mem::replace(&mut self.demands, demands.clone()),
+                demands,
+                "news"
+            );
         }
         if let Some(problems) = changed.problems {
             self.problems = problems;
@@ -184,12 +204,7 @@ fn play(steps: &[Step], ownership: HostOwnership, pause: usize) -> (View, BTreeM
     // What no Ingress asks for leaves nothing behind.
     let ingresses: Vec<_> = last.keys().filter(|(kind, _)| *kind == Kind::Ingress).collect();
     assert_eq!(model.ingresses.len(), ingresses.len());
-    assert!(
-        model
-            .hosts
-            .values()
-            .all(|host| !host.routes.is_empty() || !host.wishes.is_empty())
-    );
+    assert!(model.hosts.values().all(|host| !host.is_empty()));
     assert_eq!(model.backends.len(), view.backends.len());
     (view, last)
 }

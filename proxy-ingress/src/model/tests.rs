@@ -689,9 +689,17 @@ mod nonsense {
             "hash-on",
             "balance",
             "cookie-path",
+            "tls-passthrough",
+            "client-auth-secret",
+            "client-auth",
             "x",
         ]);
-        let value = prop_oneof![any::<String>(), "[0-9]{1,25}[a-z]{0,2}", "header:.{0,4}"];
+        let value = prop_oneof![
+            any::<String>(),
+            "[0-9]{1,25}[a-z]{0,2}",
+            "header:.{0,4}",
+            "true|ca|odd/ca"
+        ];
         prop::collection::vec((name, value), 0..3)
     }
 
@@ -720,4 +728,282 @@ mod nonsense {
             prop_assert_eq!(world.said(), Vec::<String>::new());
         }
     }
+}
+
+/// Hosts that are passed through, with their backends.
+fn passed(world: &World) -> Vec<String> {
+    let passes = world.0.passes.values();
+    passes
+        .map(|pass| {
+            let backend = pass
+                .backend
+                .as_ref()
+                .map(|to| format!("{}:{}", to.service, to.port));
+            format!("{} {}", pass.host, backend.as_deref().unwrap_or("(closed)"))
+        })
+        .collect()
+}
+
+fn passing(ingress: Value) -> Value {
+    annotated(ingress, "tls-passthrough", "true")
+}
+
+#[test]
+fn a_host_is_passed_through_to_what_its_root_leads_to() {
+    let several = rule(
+        "b.example",
+        &[path("Prefix", "/x", "api"), path("Prefix", "/", "web")],
+    );
+    let spec = json!({"rules": [rule("*.a.example", &[path("ImplementationSpecific", "", "api")]), several]});
+    let mut world = World::with(&[passing(ingress("a", 1, spec))]);
+    assert_eq!(
+        passed(&world),
+        ["b.example shop/web:http", "*.a.example shop/api:http"]
+    );
+    world.says("rule 1 has several paths, which mean nothing where TLS is passed through");
+    // In clear text they are sent to HTTPS, and over a connection of ours there is nothing of them.
+    world.check(&[("b.example /x", "421"), ("x.a.example /", "421")]);
+    let found = world.0.hosts[&HostMatch::Exact("b.example".into())]
+        .routes
+        .values()
+        .next();
+    let status = found.unwrap()[0].policy.https_redirect;
+    assert_eq!(status, Some(http::StatusCode::PERMANENT_REDIRECT));
+    let pass = world.0.passes.values().next().unwrap();
+    assert_eq!(pass.policy.idle_timeout, std::time::Duration::from_hours(1));
+    // The backends are known though no route leads there, and go with the last Ingress.
+    assert_eq!(world.0.backends.len(), 2);
+    world.0.delete(Kind::Ingress, &ObjectName::new("shop", "a"));
+    let changed = world.0.changes();
+    assert_eq!(changed.passes, Some(BTreeMap::new()));
+    assert_eq!(changed.backends.len(), 2);
+    assert!(world.0.hosts.is_empty() && world.said().is_empty());
+}
+
+#[test]
+fn what_cannot_be_passed_through_is_told_and_closed() {
+    let host = |rules: Value| passing(ingress("a", 1, json!({"rules": rules})));
+    for (object, expected, words) in [
+        (
+            host(json!([rule("", &[path("Prefix", "/", "web")])])),
+            "",
+            "write a host",
+        ),
+        (
+            host(json!([rule("a.example", &[path("Prefix", "/x", "web")])])),
+            "a.example (closed)",
+            "connections for host a.example are closed: it has no path /",
+        ),
+        (
+            host(json!([rule("a.example", &[path("Prefix", "/", "missing")])])),
+            "a.example (closed)",
+            "connections for host a.example are closed: Service shop/missing is not there",
+        ),
+        (
+            passing(ingress(
+                "a",
+                1,
+                json!({"rules": [rule("a.example", &[path("Prefix", "/", "web")])],
+                                           "tls": [{"hosts": ["a.example"], "secretName": "s"}]}),
+            )),
+            "a.example shop/web:http",
+            "spec.tls names a Secret",
+        ),
+        (
+            passing(ingress(
+                "a",
+                1,
+                json!({"rules": [rule("a.example", &[path("Prefix", "/", "web")])],
+                                           "defaultBackend": to("api")}),
+            )),
+            "a.example shop/web:http",
+            "spec.defaultBackend does nothing",
+        ),
+        (
+            annotated(passing(simple("a", 1, "a.example", "web")), "balance", "cookie"),
+            "a.example shop/web:http",
+            "round-robin holds",
+        ),
+        (
+            annotated(
+                passing(simple("a", 1, "a.example", "web")),
+                "client-auth-secret",
+                "ca",
+            ),
+            "a.example shop/web:http",
+            "client-auth... do nothing",
+        ),
+    ] {
+        let world = World::with(&[object]);
+        assert_eq!(passed(&world).join(", "), expected);
+        world.says(words);
+        assert!(world.0.certificates.secrets().is_empty() && world.0.demands.is_empty());
+    }
+}
+
+fn terminating(name: &str, age: u32, host: &str) -> Value {
+    let spec = json!({"rules": [rule(host, &[path("Prefix", "/", "api")])],
+                      "tls": [{"hosts": [host], "secretName": format!("cert-{name}")}]});
+    ingress(name, age, spec)
+}
+
+#[test]
+fn a_host_is_passed_through_or_terminated_as_the_oldest_says() {
+    let pass = |name: &str, age| passing(simple(name, age, "a.example", "web"));
+    let world = World::with(&[
+        pass("old", 9),
+        terminating("young", 1, "a.example"),
+        pass("late", 2),
+    ]);
+    assert_eq!(passed(&world), ["a.example shop/web:http"]);
+    assert!(world.0.certificates.find(Some("a.example")).is_none());
+    let by_old =
+        "TLS for host a.example is passed through by Ingress shop/old, which comes first: only that is done";
+    let told = world.contested();
+    for loser in ["late", "young"] {
+        assert!(told.contains(&format!("shop/{loser}: {by_old}")), "{told:?}");
+    }
+    let mut world = World::with(&[terminating("old", 9, "a.example"), pass("young", 1)]);
+    assert!(passed(&world).is_empty());
+    assert!(world.0.certificates.find(Some("a.example")).is_some());
+    let told = world.contested();
+    assert!(
+        told[0].contains("shop/young: host a.example, / (Prefix) is Ingress shop/old's"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].contains("Ingress shop/old has a certificate for host a.example"),
+        "{told:?}"
+    );
+    // The younger takes over when the older goes.
+    world.0.delete(Kind::Ingress, &ObjectName::new("shop", "old"));
+    world.0.changes();
+    assert_eq!(passed(&world), ["a.example shop/web:http"]);
+    assert!(world.contested().is_empty());
+}
+
+#[test]
+fn a_stranger_passes_nothing_through_and_asks_nobody_for_certificates_in_anothers_host() {
+    let options = Options {
+        ownership: HostOwnership::FirstNamespace,
+        ..Options::default()
+    };
+    let mut world = World::new(options);
+    world.put(simple("shop/own", 9, "a.example", "web"));
+    world.put(passing(simple("other/pass", 1, "a.example", "web")));
+    world.put(asking(simple("other/ask", 1, "a.example", "web"), "ca"));
+    assert!(passed(&world).is_empty() && world.0.demands.is_empty());
+}
+
+fn asking(ingress: Value, secret: &str) -> Value {
+    annotated(ingress, "client-auth-secret", secret)
+}
+
+fn demanded(world: &World) -> Vec<String> {
+    let demands = world.0.demands.values();
+    demands
+        .map(|demand| {
+            let secret = demand.secret.as_ref().map(ToString::to_string);
+            format!(
+                "{} {} {:?}",
+                demand.host,
+                secret.as_deref().unwrap_or("(nobody)"),
+                demand.mode
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn clients_of_a_host_show_a_certificate() {
+    let optional = annotated(
+        asking(simple("b", 1, "*.b.example", "web"), "shop/ca-2"),
+        "client-auth",
+        "optional",
+    );
+    let mut world = World::with(&[asking(simple("a", 1, "a.example", "web"), "ca"), optional]);
+    assert_eq!(
+        demanded(&world),
+        ["a.example shop/ca Require", "*.b.example shop/ca-2 Optional"]
+    );
+    assert_eq!(doors::secrets(&world.0.demands).len(), 2);
+    assert_eq!(world.said(), Vec::<String>::new());
+    // In clear text there is nothing to show, so nobody stays there.
+    world.check(&[
+        ("a.example /", "shop/web:http 308"),
+        ("x.b.example /", "shop/web:http 308"),
+    ]);
+    assert_eq!(
+        world
+            .put(simple("a", 1, "a.example", "web"))
+            .demands
+            .map(|demands| demands.len()),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_demand_that_makes_no_sense_lets_nobody_in() {
+    for (object, words) in [
+        (
+            asking(simple("a", 1, "a.example", "web"), "other/ca"),
+            "names a Secret of namespace \"other\": copy it",
+        ),
+        (
+            asking(simple("a", 1, "a.example", "web"), "No Name"),
+            "which is no name",
+        ),
+        (
+            annotated(simple("a", 1, "a.example", "web"), "client-auth", "optional"),
+            "client-auth-secret is missing",
+        ),
+    ] {
+        let world = World::with(&[object]);
+        assert!(demanded(&world)[0].starts_with("a.example (nobody) "));
+        world.says(&format!(
+            "TLS for its hosts is refused: annotation {}client-auth-secret",
+            annotations::PREFIX
+        ));
+        world.says(words);
+    }
+    let bad = annotated(
+        asking(simple("a", 1, "a.example", "web"), "ca"),
+        "client-auth",
+        "maybe",
+    );
+    let world = World::with(&[bad]);
+    assert_eq!(demanded(&world), ["a.example shop/ca Require"]);
+    world.says("the default holds; use require or optional");
+    let world = World::with(&[asking(simple("a", 1, "", "web"), "ca")]);
+    world.says("rule 0 is not served: clients are authenticated by the host that they ask for");
+    world.check(&[("a.example /", "404")]);
+    let world = World::with(&[asking(
+        ingress("a", 1, json!({"defaultBackend": to("web")})),
+        "ca",
+    )]);
+    world.says("spec.defaultBackend is not served: clients are authenticated");
+    world.check(&[("a.example /", "404")]);
+    let useless = annotated(
+        simple("a", 1, "a.example", "web"),
+        "client-auth-pass-certificate",
+        "true",
+    );
+    World::with(&[useless]).says("does nothing without");
+}
+
+#[test]
+fn of_several_demands_the_oldest_ingress_has_the_host() {
+    let plain = simple("plain", 20, "a.example", "old");
+    let object = |name: &str, age, secret: &str| asking(simple(name, age, "a.example", "web"), secret);
+    let world = World::with(&[
+        object("young", 1, "ca-2"),
+        object("old", 9, "ca"),
+        object("same", 5, "ca"),
+        plain,
+    ]);
+    assert_eq!(demanded(&world), ["a.example shop/ca Require"]);
+    let told = world.contested();
+    let words = "how clients of host a.example are authenticated is Ingress shop/old's to say";
+    let told: Vec<&String> = told.iter().filter(|what| what.contains(words)).collect();
+    assert!(told.len() == 1 && told[0].starts_with("shop/young: "), "{told:?}");
 }

@@ -105,6 +105,16 @@ pub enum PathMatch {
     Rest,
 }
 
+/// Where an ACME server looks for answers, over clear text: RFC 8555, 8.3.
+const ACME: &str = "/.well-known/acme-challenge/";
+
+impl PathMatch {
+    /// Whether it is for answers to an ACME server only.
+    pub(crate) fn is_acme(&self) -> bool {
+        self.text().starts_with(ACME)
+    }
+}
+
 /// What a request must have beside host and path.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Predicate {
@@ -231,6 +241,8 @@ pub struct Policy {
     pub retry: Retry,
     /// Bytes of a request's body; none means any number.
     pub body_limit: Option<u64>,
+    /// Backends are given the certificate that a client has shown.
+    pub pass_certificate: bool,
 }
 
 /// What a backend speaks.
@@ -311,6 +323,7 @@ impl Default for Policy {
                 non_idempotent: false,
             },
             body_limit: None,
+            pass_certificate: false,
         }
     }
 }

@@ -194,6 +194,22 @@ impl Endpoint {
     }
 }
 
+/// Something that an endpoint has to do, beside requests.
+pub(crate) struct Busy(Arc<Endpoint>);
+
+impl Busy {
+    pub(crate) fn new(endpoint: &Arc<Endpoint>) -> Self {
+        endpoint.load.begin();
+        Self(Arc::clone(endpoint))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.load.end();
+    }
+}
+
 impl Load {
     pub(crate) fn begin(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);

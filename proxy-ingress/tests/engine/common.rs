@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxy_ingress::certificates::{Certificates, Maker};
+use proxy_ingress::client_auth::ClientAuth;
 use proxy_ingress::engine::{Engine, Listen};
+use proxy_ingress::passthrough::Passthrough;
 use proxy_ingress::route::path::PathOptions;
 use proxy_ingress::route::{
     Action, Backend, Endpoint, Filter, HostMatch, Origin, PathMatch, Policy, Redirect, Route, Table,
@@ -94,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) protocol: Option<UpstreamProtocol>,
     pub(crate) settings: Settings,
     pub(crate) certificates: Option<Certificates>,
+    pub(crate) passthrough: Passthrough,
+    pub(crate) client_auth: ClientAuth,
     pub(crate) workers: usize,
 }
 
@@ -105,6 +109,8 @@ impl Plan {
             protocol: None,
             settings: quick(),
             certificates: None,
+            passthrough: Passthrough::default(),
+            client_auth: ClientAuth::default(),
             workers: 1,
         }
     }
@@ -139,6 +145,8 @@ impl Plan {
             },
             backends: Arc::new(HashMap::from([(backend("web"), Arc::clone(&upstream))])),
             certificates: Arc::new(certificates),
+            passthrough: Arc::new(self.passthrough),
+            client_auth: Arc::new(self.client_auth),
             settings: Arc::new(self.settings),
         };
         let snapshot = Arc::new(snapshot);

@@ -9,11 +9,13 @@
 )]
 
 mod abuse;
+mod client_auth;
 mod common;
 mod drain;
 mod forwarding;
 mod http2;
 mod limits;
+mod passthrough;
 mod peers;
 mod proxied;
 mod tls;

@@ -1,7 +1,7 @@
 //! HTTPS: which certificate is shown, what may be asked over it, and TLS towards backends.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -81,6 +81,20 @@ pub(crate) fn site_of(change: impl FnOnce(&mut Plan)) -> Site {
         roots,
         _backing: backing,
     }
+}
+
+/// A client that trusts these certificates, in PEM.
+pub(crate) fn trusting(chains: &[&str]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for chain in chains {
+        roots
+            .add(CertificateDer::from_pem_slice(chain.as_bytes()).unwrap())
+            .unwrap();
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
@@ -235,15 +249,19 @@ fn who_does_not_finish_the_handshake_is_left() {
 }
 
 /// A backend that speaks TLS and then says ok to each head.
-fn secure() -> SocketAddr {
-    let (chain, key) = pair(&["pod"]);
+pub(crate) fn secure() -> Backing {
+    secure_as(&pair(&["pod"]))
+}
+
+/// With this certificate and key.
+pub(crate) fn secure_as((chain, key): &(String, String)) -> Backing {
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap();
     let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let config = Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
-    let backing = Backing::raw(move |session| {
+    Backing::raw(move |session| {
         session.stream.set_read_timeout(Some(SOON)).unwrap();
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = StreamOwned::new(connection, session.stream.try_clone().unwrap());
@@ -256,13 +274,12 @@ fn secure() -> SocketAddr {
                 stream.write_all(OK.as_bytes()).unwrap();
             }
         }
-    });
-    backing.address
+    })
 }
 
 #[test]
 fn backends_are_spoken_to_over_tls_where_they_want_it() {
-    let mut plan = Plan::to(&[secure()]);
+    let mut plan = Plan::to(&[secure().address]);
     plan.protocol = Some(UpstreamProtocol::Https);
     let front = plan.start();
     let mut raw = front.raw();
