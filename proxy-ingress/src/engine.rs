@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::handover::Handed;
 use crate::listen::{Door, accept};
 use crate::snapshot::Snapshot;
+use crate::upstream::check;
 use crate::worker::{Counters, Shared, Vital, Worker};
 
 /// Connections that the kernel keeps until a worker takes them.
@@ -294,6 +295,11 @@ fn run(id: usize, shared: Arc<Shared>, listeners: Vec<(TcpListener, Door)>) {
                 }
                 Err(error) => tracing::error!(worker = id, %error, "a listener cannot be watched"),
             }
+        }
+        if id == 0 {
+            // One of them is enough, and it ends before the worker does.
+            let checker = std::rc::Rc::clone(&worker);
+            tokio::task::spawn_local(async move { check::run(&checker).await });
         }
         worker.tend().await;
     });

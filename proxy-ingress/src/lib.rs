@@ -21,7 +21,6 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod client_auth;
-mod clock;
 mod distinguished;
 pub mod engine;
 mod forward;

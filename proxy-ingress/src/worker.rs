@@ -56,6 +56,10 @@ pub struct Counters {
     pub tunnel_errors: AtomicU64,
     /// Connections to endpoints that could not be made.
     pub connect_errors: AtomicU64,
+    /// Health checks that were passed.
+    pub checks: AtomicU64,
+    /// Health checks that were not.
+    pub check_failures: AtomicU64,
     /// Requests that were sent to another endpoint.
     pub retries: AtomicU64,
     /// Requests that no backend answered, by [`Refusal::name`].

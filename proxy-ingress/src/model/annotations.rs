@@ -10,14 +10,17 @@ use std::time::Duration;
 use http::StatusCode;
 
 use self::values::{
-    balance, boolean, bytes, cookie_path, count, duration, hash_on, mode, or_none, protocol, token,
+    balance, boolean, bytes, cookie_path, count, duration, hash_on, mode, or_none, or_tcp, protocol,
+    statuses, token,
 };
 use super::doors::ClientAuthMode;
-use crate::route::{Balance, Cookie, HashOn, Policy};
+use crate::route::{Balance, Cookie, HashOn, HealthCheck, Policy};
 
 /// What our annotations begin with.
 pub const PREFIX: &str = "ingress.weir.network/";
 
+/// Who is asked more often has nothing else to do.
+const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 /// Without a byte for so long a connection that is passed through ends, unless the Ingress says otherwise: who speaks in it, and
 /// how often, is not known here.
 const TUNNEL_IDLE: Duration = Duration::from_hours(1);
@@ -71,6 +74,7 @@ struct Reader<'a> {
     balance: Option<Word>,
     hash_on: Option<HashOn>,
     cookie: Cookie,
+    check: HealthCheck,
     passthrough: bool,
     client_auth: Option<ClientAuth>,
     /// Names of those that made sense.
@@ -103,6 +107,7 @@ impl Default for Reader<'_> {
                 path: "/".into(),
                 secure: false,
             },
+            check: HealthCheck::default(),
             passthrough: false,
             client_auth: None,
             said: Vec::new(),
@@ -141,6 +146,7 @@ impl Reader<'_> {
             "client-auth-secret" => self.client_auth().secret = Some(value.to_owned()),
             "client-auth" => self.client_auth().mode = mode(value).ok_or("require or optional")?,
             "hash-on" => self.hash_on = Some(hash_on(value).ok_or("client, uri or header:NAME")?),
+            name if name.starts_with("health-check-") => return self.check(name, value),
             cookie => return self.cookie(cookie, value),
         }
         Ok(())
@@ -178,6 +184,27 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn check(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
+        const TIME: &str = "a number of seconds, or one with ms, s, m or h, from 100ms to 168h";
+        let time = || duration(value).filter(|time| *time >= SHORTEST_CHECK).ok_or(TIME);
+        let count = || count(value).ok_or("a number from 1 to 10");
+        let check = &mut self.check;
+        match name {
+            "health-check-path" => {
+                check.path = or_tcp(value).or(Err("a path that begins with /, or tcp"))?;
+            }
+            "health-check-interval" => check.interval = time()?,
+            "health-check-timeout" => check.timeout = time()?,
+            "health-check-status" => {
+                check.status = statuses(value).ok_or("statuses or ranges of them, as 200-299,404")?;
+            }
+            "health-check-healthy" => check.healthy = count()?,
+            "health-check-unhealthy" => check.unhealthy = count()?,
+            _ => return Err(""),
+        }
+        Ok(())
+    }
+
     fn finish(mut self, problems: &mut Vec<String>) -> Choices {
         let said = |prefix: &str| self.said.iter().any(|name| name.starts_with(prefix));
         if said("cookie-") && self.balance != Some(Word::Cookie) {
@@ -190,7 +217,17 @@ impl Reader<'_> {
                 "annotation {PREFIX}hash-on does nothing without {PREFIX}balance: hash: write that too, or remove it"
             ));
         }
+        let wanted = said("health-check-path");
+        if said("health-check-") && !wanted {
+            problems.push(format!(
+                "annotations {PREFIX}health-check-... do nothing without {PREFIX}health-check-path: write that too, or remove them"
+            ));
+        }
         let idle_said = said("idle-timeout");
+        self.policy.check = wanted.then_some(HealthCheck {
+            protocol: self.policy.protocol,
+            ..self.check
+        });
         self.policy.balance = match self.balance {
             None | Some(Word::RoundRobin) => Balance::RoundRobin,
             Some(Word::LeastRequests) => Balance::LeastRequests,
@@ -316,6 +353,35 @@ mod tests {
     }
 
     #[test]
+    fn health_checks_are_read() {
+        let (choices, problems) = read_all(&[
+            ("backend-protocol", "h2c"),
+            ("health-check-path", "/healthz?full=1"),
+            ("health-check-interval", "500ms"),
+            ("health-check-timeout", "1"),
+            ("health-check-status", "200-204, 404"),
+            ("health-check-healthy", "1"),
+            ("health-check-unhealthy", "10"),
+        ]);
+        assert_eq!(problems, Vec::<String>::new());
+        let expected = HealthCheck {
+            path: Some("/healthz?full=1".into()),
+            protocol: Some(UpstreamProtocol::H2c),
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_secs(1),
+            status: vec![(200, 204), (404, 404)],
+            healthy: 1,
+            unhealthy: 10,
+        };
+        assert_eq!(choices.policy.check, Some(expected));
+        let tcp = read_all(&[("health-check-path", "tcp")]).0.policy.check;
+        assert_eq!(tcp, Some(HealthCheck::default()));
+        let (choices, problems) = read_all(&[("health-check-interval", "5s")]);
+        assert_eq!(choices.policy.check, None);
+        assert!(problems[0].contains("do nothing without"), "{problems:?}");
+    }
+
+    #[test]
     fn what_is_passed_through_is_silent_for_longer() {
         let idle = |pairs: &[(&str, &str)]| {
             let (choices, problems) = read_all(pairs);
@@ -396,6 +462,14 @@ mod tests {
             ("balance", "random"),
             ("tls-passthrough", "yes"),
             ("client-auth-pass-certificate", "1"),
+            ("health-check-path", "healthz"),
+            ("health-check-path", "/a b"),
+            ("health-check-interval", "50ms"),
+            ("health-check-status", "200-"),
+            ("health-check-status", "399-200"),
+            ("health-check-status", "99"),
+            ("health-check-healthy", "0"),
+            ("health-check-often", "1"),
             ("no-such", "1"),
         ] {
             let (choices, problems) = read_all(&[(name, value)]);

@@ -14,7 +14,7 @@ use proxy_model::slice::{self, Slice};
 use proxy_model::traffic::Candidates;
 
 use super::service::{Service, spoken};
-use crate::route::{Endpoint, UpstreamProtocol};
+use crate::route::{Endpoint, HealthCheck, UpstreamProtocol};
 
 /// A slice, with the zones that the L4 model has no use for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +30,8 @@ pub struct BackendState {
     pub endpoints: Vec<Endpoint>,
     /// What they speak, by the port's `appProtocol`; it goes before the route's policy.
     pub protocol: Option<UpstreamProtocol>,
+    /// How endpoints are asked how they are.
+    pub check: Option<HealthCheck>,
 }
 
 impl KeptSlice {
@@ -86,6 +88,7 @@ pub fn backend(service: Option<&Service>, slices: &[&KeptSlice], port: &str) -> 
     BackendState {
         endpoints,
         protocol: service.and_then(|service| service.protocol(port)).or_else(said),
+        check: None,
     }
 }
 

@@ -35,7 +35,7 @@ use proxy_model::api::{ApiEndpointSlice, ApiIngress, ApiIngressClass, ApiService
 use proxy_model::{Kind, Object, ObjectName, Problem};
 
 use crate::route::path::PathOptions;
-use crate::route::{Backend, HostMatch, Origin, Route, Table};
+use crate::route::{Backend, HealthCheck, HostMatch, Origin, Route, Table};
 use class::{ClassOptions, Classes, Verdict};
 use doors::{Demand, Demands, Pass, Passes};
 use endpoints::{BackendState, KeptSlice};
@@ -117,6 +117,8 @@ struct Host {
 #[derive(Debug, Default)]
 struct Used {
     routes: usize,
+    /// What routes want of health checks; the oldest has the say.
+    checks: BTreeMap<Origin, HealthCheck>,
     /// As of the last look.
     state: Option<BackendState>,
 }

@@ -12,7 +12,7 @@ use super::hosts::{self, Conflict, HostOwnership};
 use super::ingress::{self, Read};
 use super::tls::Wish;
 use super::{Changed, Host, Model, doors, endpoints};
-use crate::route::{Action, Backend, HostMatch, Origin, Route};
+use crate::route::{Action, Backend, HealthCheck, HostMatch, Origin, Route};
 
 impl Model {
     /// What is different since the last time; nothing until all lists are complete.
@@ -196,14 +196,20 @@ impl Model {
     }
 
     fn move_backends(&mut self, before: &Read, now: &Read) {
-        for backend in before.leads_to() {
+        for (backend, asked) in before.leads_to() {
             if let Some(used) = self.backends.get_mut(backend) {
                 used.routes = used.routes.saturating_sub(1);
+                if let Some((origin, _)) = asked {
+                    used.checks.remove(origin);
+                }
                 self.dirty.services.insert(backend.service.clone());
             }
         }
-        for backend in now.leads_to() {
-            self.backends.entry(backend.clone()).or_default().routes += 1;
+        for (backend, asked) in now.leads_to() {
+            let used = self.backends.entry(backend.clone()).or_default();
+            used.routes += 1;
+            used.checks
+                .extend(asked.map(|(origin, check)| (origin.clone(), check.clone())));
             self.dirty.services.insert(backend.service.clone());
         }
     }
@@ -267,7 +273,8 @@ impl Model {
                 continue;
             }
             let slices = slices.into_iter().flat_map(BTreeMap::values).collect::<Vec<_>>();
-            let state = endpoints::backend(self.services.get(service), &slices, &backend.port);
+            let mut state = endpoints::backend(self.services.get(service), &slices, &backend.port);
+            state.check = used.checks.values().next().cloned();
             if used.state.as_ref() != Some(&state) {
                 used.state = Some(state.clone());
                 changed.backends.push((backend.clone(), Some(state)));
@@ -324,12 +331,27 @@ impl Host {
     }
 }
 
+/// Where something leads, and what it wants of health checks there.
+type Way<'a> = (&'a Backend, Option<(&'a Origin, &'a HealthCheck)>);
+
 impl Read {
     /// Where it leads, once for each time that it does.
-    fn leads_to(&self) -> impl Iterator<Item = &Backend> {
-        let passed = self.passes.iter().filter_map(|pass| pass.backend.as_ref());
-        leads_to(&self.routes).chain(passed)
+    fn leads_to(&self) -> impl Iterator<Item = Way<'_>> {
+        let passed = self.passes.iter().filter_map(|pass| {
+            let check = pass.policy.check.as_ref();
+            Some((pass.backend.as_ref()?, check.map(|check| (&pass.origin, check))))
+        });
+        self.routes.iter().flat_map(ways).chain(passed)
     }
+}
+
+fn ways(route: &Arc<Route>) -> impl Iterator<Item = Way<'_>> {
+    let backends = match &route.action {
+        Action::Forward(backends) => backends.as_slice(),
+        Action::Redirect(_) | Action::Refuse { .. } => &[],
+    };
+    let check = route.policy.check.as_ref().map(|check| (&route.origin, check));
+    backends.iter().map(move |weighted| (&weighted.backend, check))
 }
 
 fn by_host(routes: &[Arc<Route>]) -> BTreeMap<HostMatch, Vec<Arc<Route>>> {
@@ -341,13 +363,4 @@ fn by_host(routes: &[Arc<Route>]) -> BTreeMap<HostMatch, Vec<Arc<Route>>> {
             .push(Arc::clone(route));
     }
     by_host
-}
-
-/// The backends of routes, one for each time that one leads there.
-fn leads_to(routes: &[Arc<Route>]) -> impl Iterator<Item = &Backend> {
-    let weighted = routes.iter().filter_map(|route| match &route.action {
-        Action::Forward(backends) => Some(backends),
-        Action::Redirect(_) | Action::Refuse { .. } => None,
-    });
-    weighted.flatten().map(|weighted| &weighted.backend)
 }

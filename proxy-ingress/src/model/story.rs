@@ -107,6 +107,7 @@ fn ingress(host: u32, path: u32, service: u32, class: u32) -> Value {
     }
     match class {
         4 => annotations["ingress.weir.network/tries"] = "none".into(),
+        7 => annotations["ingress.weir.network/health-check-path"] = format!("/{service}").into(),
         5 => annotations["ingress.weir.network/tls-passthrough"] = "true".into(),
         6 => annotations["ingress.weir.network/client-auth-secret"] = format!("ca-{}", service % 2).into(),
         _ => {}

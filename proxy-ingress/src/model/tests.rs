@@ -730,6 +730,34 @@ mod nonsense {
     }
 }
 
+#[test]
+fn the_oldest_ingress_says_how_a_backend_is_checked() {
+    let checked = |name: &str, age, how: &str| {
+        annotated(
+            simple(name, age, &format!("{name}.example"), "web"),
+            "health-check-path",
+            how,
+        )
+    };
+    let how = |world: &World| {
+        let used = world.0.backends.values().next().unwrap();
+        let check = used.state.clone().unwrap().check;
+        check.map(|check| check.path.unwrap_or_else(|| "tcp".into()).into_string())
+    };
+    let mut world = World::with(&[
+        simple("plain", 9, "a.example", "web"),
+        checked("young", 1, "/young"),
+    ]);
+    assert_eq!(how(&world).as_deref(), Some("/young"));
+    assert_eq!(world.put(checked("old", 5, "tcp")).backends.len(), 1);
+    assert_eq!(how(&world).as_deref(), Some("tcp"));
+    for (name, expected) in [("old", Some("/young")), ("young", None)] {
+        world.0.delete(Kind::Ingress, &ObjectName::new("shop", name));
+        world.0.changes();
+        assert_eq!(how(&world).as_deref(), expected);
+    }
+}
+
 /// Hosts that are passed through, with their backends.
 fn passed(world: &World) -> Vec<String> {
     let passes = world.0.passes.values();

@@ -243,6 +243,41 @@ pub struct Policy {
     pub body_limit: Option<u64>,
     /// Backends are given the certificate that a client has shown.
     pub pass_certificate: bool,
+    /// How endpoints are asked how they are; of all routes to a backend the oldest that wants it says so.
+    pub check: Option<HealthCheck>,
+}
+
+/// How endpoints are asked how they are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HealthCheck {
+    /// The path and query that is got; none: it is enough that they take a connection.
+    pub path: Option<Box<str>>,
+    /// What they speak, if their port does not say it.
+    pub protocol: Option<UpstreamProtocol>,
+    /// From one time to the next.
+    pub interval: Duration,
+    /// How long they may take.
+    pub timeout: Duration,
+    /// Good answers: the first and last status of each range.
+    pub status: Vec<(u16, u16)>,
+    /// So many good answers in a row, and it is well again.
+    pub healthy: u32,
+    /// So many bad ones in a row, and it is ill.
+    pub unhealthy: u32,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            path: None,
+            protocol: None,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            status: vec![(200, 399)],
+            healthy: 2,
+            unhealthy: 3,
+        }
+    }
 }
 
 /// What a backend speaks.
@@ -324,6 +359,7 @@ impl Default for Policy {
             },
             body_limit: None,
             pass_certificate: false,
+            check: None,
         }
     }
 }

@@ -167,7 +167,7 @@ async fn open(
     Ok(Lease::new(endpoint, protocol, home, sender, false))
 }
 
-async fn tls(
+pub(super) async fn tls(
     tls: &UpstreamTls,
     address: SocketAddr,
     stream: TcpStream,

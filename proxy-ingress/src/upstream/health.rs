@@ -1,7 +1,8 @@
 //! Passive health: an endpoint to which connections fail is left alone for a while, and comes back slowly. It is one
 //! value per endpoint, shared by all routes that lead there: what one request has learnt, the next need not.
 //!
-//! Only connects count. A backend that answers with errors is alive, and its clients should see them.
+//! Only connects count. A backend that answers with errors is alive, and its clients should see them; unless it is asked on
+//! purpose (`check.rs`), and then it gets nothing until that is over.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -62,6 +63,18 @@ impl Health {
         }
     }
 
+    /// It has said itself that it cannot serve: until it says otherwise.
+    pub(crate) fn ill(&self) {
+        self.until.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// It has said that it can serve again. It comes back slowly, as after failed connects.
+    pub(crate) fn well(&self, now: u64) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.ejections.store(0, Ordering::Relaxed);
+        self.until.store(now.max(1), Ordering::Relaxed);
+    }
+
     /// A connection could not be made.
     pub(crate) fn failed(&self, now: u64, limits: &Upstreams) {
         let until = self.until.load(Ordering::Relaxed);
@@ -107,6 +120,18 @@ mod tests {
         assert_eq!(share(&health, 16_000), Share::Part(127));
         assert_eq!(share(&health, 26_001), Share::Full);
         assert_eq!(share(&health, 0), Share::Full, "and all is forgotten");
+    }
+
+    #[test]
+    fn what_is_ill_stays_so_until_it_is_well() {
+        let (health, limits) = (Health::default(), Upstreams::default());
+        health.ill();
+        health.failed(1, &limits);
+        health.connected();
+        assert_eq!(share(&health, u64::MAX - 1), Share::None);
+        health.well(50_000);
+        assert_eq!(share(&health, 50_000), Share::Part(16));
+        assert_eq!(share(&health, 70_001), Share::Full);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 pub use self::connect::UpstreamTls;
 use self::health::{Health, Share};
@@ -20,10 +20,11 @@ use self::pool::Pool;
 pub(crate) use self::pool::{Lease, Sent};
 use crate::clock;
 use crate::mix;
-use crate::route::{self, Backend, UpstreamProtocol};
+use crate::route::{self, Backend, HealthCheck, UpstreamProtocol};
 use crate::settings::Upstreams;
 
 pub(crate) mod balance;
+pub(crate) mod check;
 pub(crate) mod connect;
 mod health;
 mod pool;
@@ -39,6 +40,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     workers: usize,
     set: ArcSwap<EndpointSet>,
+    /// How endpoints are asked how they are.
+    check: ArcSwapOption<HealthCheck>,
 }
 
 /// The endpoints at a moment.
@@ -70,6 +73,7 @@ pub(crate) struct Endpoint {
     pub(crate) key: u64,
     pub(crate) health: Health,
     pub(crate) load: Load,
+    probe: check::Probe,
     /// No longer an endpoint: its connections are not kept.
     gone: AtomicBool,
     clear: Pool,
@@ -100,6 +104,7 @@ impl Upstream {
             tls,
             workers,
             set: ArcSwap::default(),
+            check: ArcSwapOption::empty(),
         }
     }
 
@@ -171,6 +176,7 @@ impl Endpoint {
             key: mix::hash(address.to_string().as_bytes()),
             health: Health::default(),
             load: Load::default(),
+            probe: check::Probe::default(),
             gone: AtomicBool::new(false),
             clear: Pool::new(workers),
             h2c: Pool::new(workers),

@@ -9,6 +9,7 @@
 )]
 
 mod abuse;
+mod checks;
 mod client_auth;
 mod common;
 mod drain;

@@ -8,7 +8,7 @@ use super::Word;
 use crate::model::doors::ClientAuthMode;
 use crate::route::{HashOn, UpstreamProtocol};
 
-/// The most often that a request may be tried.
+/// The most often that a request may be tried, or that a check must be passed.
 const MOST: u32 = 10;
 /// The longest time-out: a week, so that sums of several are far from any limit.
 const LONGEST: Duration = Duration::from_hours(168);
@@ -60,6 +60,28 @@ pub(super) fn count(text: &str) -> Option<u32> {
     number(text)
         .and_then(|number| u32::try_from(number).ok())
         .filter(|count| (1..=MOST).contains(count))
+}
+
+/// A path, or none for `tcp`; an error if it is neither.
+pub(super) fn or_tcp(text: &str) -> Result<Option<Box<str>>, ()> {
+    match http::uri::PathAndQuery::try_from(text) {
+        _ if text == "tcp" => Ok(None),
+        Ok(path) if text.starts_with('/') => Ok(Some(path.as_str().into())),
+        _ => Err(()),
+    }
+}
+
+pub(super) fn statuses(text: &str) -> Option<Vec<(u16, u16)>> {
+    let one = |text: &str| {
+        let status = u16::try_from(number(text.trim())?).ok()?;
+        (100..=599).contains(&status).then_some(status)
+    };
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (one(first)?, one(last)?);
+        (first <= last).then_some((first, last))
+    };
+    text.split(',').map(range).collect()
 }
 
 /// Digits only: no sign, no space.
