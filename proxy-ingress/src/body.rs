@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::clock;
 use crate::refusal::Refusal;
+use crate::seen::End;
 use crate::tend::Work;
 use crate::upstream::Lease;
 use crate::worker::Admitted;
@@ -47,6 +48,8 @@ pub(crate) struct Transfer {
     /// The backend's response has begun: from then on the idle time-out counts, in both directions.
     answered: AtomicBool,
     fault: AtomicU8,
+    /// Bytes that the client sent.
+    received: AtomicU64,
 }
 
 impl Transfer {
@@ -57,6 +60,11 @@ impl Transfer {
 
     pub(crate) fn answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes that the client sent so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// What was wrong with the client's body.
@@ -158,6 +166,7 @@ impl Upload {
         let size = frame.data_ref().map_or(0, Bytes::len);
         let size = u64::try_from(size).unwrap_or(u64::MAX);
         self.received = self.received.saturating_add(size);
+        self.transfer.received.store(self.received, Ordering::Relaxed);
         if let Some(left) = &mut self.left {
             *left = left
                 .checked_sub(size)
@@ -270,23 +279,21 @@ impl Relay {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let late = self.until.as_mut().map(|until| until.as_mut().poll(cx));
         if late.is_some_and(|late| late.is_ready()) {
-            self.work.done();
-            self.lease = None;
+            self.broken(End::Timeout);
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.armed = false;
-                self.work.piece();
+                self.work.piece(frame.data_ref().map_or(0, Bytes::len));
                 if self.incoming.is_end_stream() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.work.done();
-                self.lease = None;
+                self.broken(End::Backend);
                 Poll::Ready(Some(Err(BodyError::Broken(error))))
             }
             Poll::Ready(None) => {
@@ -316,13 +323,18 @@ impl Relay {
             let moved = self.transfer.as_ref().map_or(0, |transfer| transfer.moved());
             let silent = Duration::from_millis(clock::now().saturating_sub(moved));
             if self.transfer.is_none() || silent >= idle {
-                self.work.done();
-                self.lease = None;
+                self.broken(End::Timeout);
                 return Poll::Ready(Some(Err(BodyError::Idle)));
             }
             from = Instant::now() - silent;
             self.armed = false;
         }
+    }
+
+    /// It ends before its end, and the client is not to blame.
+    fn broken(&mut self, end: End) {
+        self.work.ends(end);
+        self.lease = None;
     }
 
     fn finish(&mut self) {

@@ -292,6 +292,11 @@ impl Certificates {
         found.unwrap_or(&self.default)
     }
 
+    /// Those that are shown for a name; one for several names comes as often.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.exact.values().chain(self.wildcard.values())
+    }
+
     /// Whether a request for this host may come over a connection with this certificate: it may if the certificate is
     /// for the host, or if the host has none of its own and gets the default anyway.
     pub(crate) fn allow(&self, shown: &Arc<Certificate>, host: &str) -> bool {

@@ -15,12 +15,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::Uri;
 use proxy_daemon::http::BindAddress;
 use proxy_daemon::logging::LogFormat;
-use proxy_model::{Kind, ObjectName, Prefix};
+use proxy_model::{IpOrHost, Kind, ObjectName, Prefix};
 use proxy_source::kube::{self, NotAServer};
 
-use crate::model::annotations;
+use crate::model::annotations::values;
 use crate::model::class::{CLASS, CONTROLLER};
 use crate::settings::Settings;
+use crate::telemetry::TelemetryFlags;
 
 /// Where probes and scrapes are answered, if nothing else is said: ingress-nginx's port.
 pub const STATUS: BindAddress = BindAddress::At {
@@ -146,6 +147,12 @@ pub struct ServeFlags {
     /// How much it takes.
     #[command(flatten)]
     pub limits: LimitFlags,
+    /// What the status of Ingresses says.
+    #[command(flatten)]
+    pub status: StatusFlags,
+    /// What is told of requests.
+    #[command(flatten)]
+    pub telemetry: TelemetryFlags,
     /// Where to answer /livez, /readyz and /metrics; empty switches it off
     #[arg(long, value_name = "ADDRESS[:PORT]", default_value_t = STATUS)]
     pub status_address: BindAddress,
@@ -173,6 +180,43 @@ pub struct SourceFlags {
     /// Addresses of API servers, instead of the one in the kubeconfig file or of the pod; with commas, or repeated
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = api_server, conflicts_with = "manifests")]
     pub api_server: Vec<Uri>,
+    /// Read these namespaces only; with commas, or repeated [default: all]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        conflicts_with = "manifests"
+    )]
+    pub namespace: Vec<String>,
+}
+
+/// What the status of Ingresses says.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Status of Ingresses")]
+pub struct StatusFlags {
+    /// The Service that clients come by: its load balancer's addresses, or else its own
+    #[arg(long, value_name = "NAMESPACE/NAME", group = "publish")]
+    pub publish_service: Option<SecretName>,
+    /// Addresses or names that clients come by; with commas, or repeated
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', group = "publish")]
+    pub publish_address: Vec<IpOrHost>,
+    /// The Service of weir-ingress itself: the addresses of the nodes that its pods run on
+    #[arg(long, value_name = "NAMESPACE/NAME", group = "publish")]
+    pub publish_nodes: Option<SecretName>,
+    /// The Lease by which one of several is chosen to write it
+    #[arg(long, value_name = "NAME", default_value = "weir-ingress")]
+    pub lease_name: String,
+    /// The namespace of the Lease
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "POD_NAMESPACE",
+        default_value = "kube-system"
+    )]
+    pub pod_namespace: String,
+    /// Who wants it [default: the name of the machine]
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub pod_name: Option<String>,
 }
 
 /// Where clients come to.
@@ -201,6 +245,9 @@ pub struct DoorFlags {
     /// Ranges of balancers in front, whose X-Forwarded-* and Forwarded headers are believed
     #[arg(long, value_name = "RANGE", value_delimiter = ',', value_parser = range)]
     pub trusted: Vec<Prefix>,
+    /// Ranges of balancers in front whose connections begin with a PROXY protocol header; theirs must
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', value_parser = range)]
+    pub proxy_protocol: Vec<Prefix>,
     /// Threads that serve [default: one per CPU that the process may use]
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZero<usize>>,
@@ -328,7 +375,7 @@ fn range(text: &str) -> Result<Prefix, &'static str> {
 }
 
 fn time(text: &str) -> Result<Duration, &'static str> {
-    annotations::duration(text).ok_or("write a number of seconds, or one with ms, s, m or h")
+    values::duration(text).ok_or("write a number of seconds, or one with ms, s, m or h")
 }
 
 #[cfg(test)]

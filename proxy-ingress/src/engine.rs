@@ -16,7 +16,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::handover::Handed;
 use crate::listen::{Door, accept};
+use crate::metrics::hosts::Hosts;
 use crate::snapshot::Snapshot;
+use crate::telemetry::tellers::{Tellers, Telling, Told};
+use crate::telemetry::{Telemetry, TellError};
 use crate::upstream::check;
 use crate::worker::{Counters, Shared, Vital, Worker};
 
@@ -40,6 +43,9 @@ pub enum EngineError {
         "listening on {0}: free the port, or give weir another one; ports below 1024 need CAP_NET_BIND_SERVICE"
     )]
     Listen(SocketAddr, #[source] io::Error),
+    /// What is to be told of requests cannot be.
+    #[error(transparent)]
+    Tell(#[from] TellError),
     /// A thread cannot be made.
     #[error("beginning worker {0}")]
     Worker(usize, #[source] io::Error),
@@ -57,7 +63,12 @@ pub struct Engine {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
+    tellers: Tellers,
 }
+
+/// What is to be seen of an engine, as long as somebody looks.
+#[derive(Clone)]
+pub struct View(pub(crate) Arc<Shared>);
 
 impl Bound {
     /// With the sockets of the process before, where they are for these doors; others are bound.
@@ -150,7 +161,8 @@ impl Bound {
     }
 
     /// Begins to listen, and to serve.
-    pub fn serve(self, snapshot: Arc<Snapshot>) -> Result<Engine, EngineError> {
+    pub fn serve(self, snapshot: Arc<Snapshot>, telemetry: Telemetry) -> Result<Engine, EngineError> {
+        let workers = self.sockets.len();
         let connections = snapshot.settings.connections.min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::new(snapshot),
@@ -159,19 +171,26 @@ impl Bound {
             requests: AtomicUsize::new(0),
             draining: watch::channel(false).0,
             counters: Counters::default(),
+            tallies: (0..workers).map(|_| Arc::default()).collect(),
+            hosts: telemetry.hosts.then(|| Hosts::new(workers)),
+            told: Told::default(),
         });
         let mut engine = Engine {
             shared,
             addresses: self.addresses,
             threads: Vec::new(),
+            tellers: Tellers::default(),
         };
         // All of them before any thread: two programs may be bound to a port, but only one may listen.
         let listening = self.sockets.into_iter().map(listening);
         let listening = listening.collect::<Result<Vec<_>, _>>()?;
+        let (tellers, ways) = Tellers::start(telemetry, &engine.shared.told)?;
+        engine.tellers = tellers;
         for (id, listeners) in listening.into_iter().enumerate() {
             let shared = Arc::clone(&engine.shared);
+            let telling = ways.telling();
             let thread = std::thread::Builder::new().name(format!("ingress-{id}"));
-            let begun = thread.spawn(move || run(id, shared, listeners));
+            let begun = thread.spawn(move || run(id, shared, telling, listeners));
             engine
                 .threads
                 .push(begun.map_err(|error| EngineError::Worker(id, error))?);
@@ -191,7 +210,17 @@ fn listening(sockets: Vec<(OwnedFd, Door)>) -> Result<Vec<(TcpListener, Door)>, 
 impl Engine {
     /// Binds, and begins to serve, with this many threads.
     pub fn start(doors: &[Listen], workers: usize, snapshot: Arc<Snapshot>) -> Result<Self, EngineError> {
-        Bound::new(doors, workers)?.serve(snapshot)
+        Self::start_telling(doors, workers, snapshot, Telemetry::default())
+    }
+
+    /// The same, and tells of requests what is asked for.
+    pub fn start_telling(
+        doors: &[Listen],
+        workers: usize,
+        snapshot: Arc<Snapshot>,
+        telemetry: Telemetry,
+    ) -> Result<Self, EngineError> {
+        Bound::new(doors, workers)?.serve(snapshot, telemetry)
     }
 
     /// Where it listens, in the order of the doors.
@@ -202,6 +231,11 @@ impl Engine {
     /// What is served from now on. Established connections stay; their next requests see it.
     pub fn serve(&self, snapshot: Arc<Snapshot>) {
         self.shared.snapshot.store(snapshot);
+    }
+
+    /// What is to be seen of it, for [`crate::metrics::Metrics`].
+    pub fn view(&self) -> View {
+        View(Arc::clone(&self.shared))
     }
 
     /// What has happened so far.
@@ -234,12 +268,13 @@ impl Engine {
         std::mem::take(&mut self.threads)
     }
 
-    /// Waits until a drain is over.
+    /// Waits until a drain is over, and what was to be told is told.
     pub fn join(self) {
         for thread in self.threads {
             // A worker that panicked has said so; the others are waited for all the same.
             let _ended = thread.join();
         }
+        self.tellers.join();
     }
 }
 
@@ -274,7 +309,7 @@ fn socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
     socket_with(family, SocketType::STREAM, flags, None)
 }
 
-fn run(id: usize, shared: Arc<Shared>, listeners: Vec<(TcpListener, Door)>) {
+fn run(id: usize, shared: Arc<Shared>, telling: Telling, listeners: Vec<(TcpListener, Door)>) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default());
@@ -287,7 +322,7 @@ fn run(id: usize, shared: Arc<Shared>, listeners: Vec<(TcpListener, Door)>) {
     };
     let _vital = Vital("a worker");
     runtime.block_on(async move {
-        let worker = std::rc::Rc::new(Worker::new(id, shared));
+        let worker = std::rc::Rc::new(Worker::new(id, shared, telling));
         for (listener, door) in listeners {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {

@@ -25,6 +25,7 @@ use crate::refusal::Refusal;
 use crate::request::Found;
 use crate::rewrite;
 use crate::route::{Balance, Filter, Route, UpstreamProtocol, Weighted};
+use crate::seen::Seen;
 use crate::serve::Client;
 use crate::snapshot::Snapshot;
 use crate::tend::Work;
@@ -33,7 +34,7 @@ use crate::upstream::balance::{self, Choice};
 use crate::upstream::connect::{self, Opening};
 use crate::upstream::retry::Tries;
 use crate::upstream::{Endpoint, Lease, Sent, Upstream};
-use crate::worker::{Admitted, Counters};
+use crate::worker::Admitted;
 
 /// One of a route's backends, as often as its weight says.
 pub(crate) fn choose(
@@ -62,6 +63,7 @@ pub(crate) fn choose(
 /// A request on its way.
 struct Way<'a> {
     client: &'a Client,
+    seen: &'a Seen,
     route: &'a Route,
     upstream: &'a Upstream,
     protocol: UpstreamProtocol,
@@ -102,9 +104,11 @@ pub(crate) async fn forward(
         grace: client.settings.body_timeout,
         rate: client.settings.body_rate,
     };
+    found.seen.sends(&head.headers);
     let (body, transfer) = RequestBody::new(body, policy.body_limit, patience);
     let way = Way {
         client,
+        seen: &found.seen,
         route: &found.route,
         upstream: &upstream,
         protocol: upstream
@@ -116,6 +120,7 @@ pub(crate) async fn forward(
         upgrade: wish.is_some(),
         until: policy.request_timeout.map(|whole| Instant::now() + whole),
     };
+    way.seen.uploads(way.transfer.as_ref());
     let request = Request::from_parts(head, body);
     let attempts = way.attempts(request);
     let (response, lease) = match way.until {
@@ -128,7 +133,8 @@ pub(crate) async fn forward(
     let idle = policy.idle_timeout;
     match wish {
         Some(wish) if parts.status == StatusCode::SWITCHING_PROTOCOLS => upgrade::grant(
-            (client, work.take(), admitted),
+            (client, &found.seen),
+            (work, admitted),
             wish,
             (parts, body),
             (lease, idle),
@@ -213,7 +219,7 @@ impl Way<'_> {
                 Outcome::Not(request) => *request,
                 Outcome::Lost | Outcome::Slow => spare.ok_or(last)?.request(),
             };
-            Counters::count(&self.client.worker.shared.counters.retries);
+            self.seen.retried();
             if reused && !slow && tries.renew() {
                 again = Some((endpoint, !http2));
             } else if !(if slow {
@@ -244,23 +250,29 @@ impl Way<'_> {
             fresh,
             http1: self.upgrade,
         };
-        match connect::acquire(self.upstream, endpoint, self.protocol, opening).await {
+        self.seen.asks(endpoint.address);
+        let acquired = connect::acquire(self.upstream, endpoint, self.protocol, opening).await;
+        self.seen.connected(&acquired);
+        match acquired {
             Ok(lease) => Some(lease),
             Err(error) => {
                 let backend = &self.upstream.backend;
                 tracing::debug!(endpoint = %endpoint.address, service = %backend.service, %error, "no connection");
-                endpoint.health.failed(clock::now(), opening.limits);
-                Counters::count(&self.client.worker.shared.counters.connect_errors);
+                if endpoint.health.failed(clock::now(), opening.limits) {
+                    self.client.worker.tally.ejections.one();
+                }
                 None
             }
         }
     }
 
     /// Sends it, and waits for the response's head: from the last byte that the client sent, if it sends a body.
-    async fn send(&self, lease: &mut Lease, request: Request<RequestBody>) -> Outcome {
+    async fn send(&self, lease: &mut Lease, mut request: Request<RequestBody>) -> Outcome {
+        self.seen.names_parent(request.headers_mut());
         let measured = matches!(self.route.policy.balance, Balance::PeakEwma).then(Instant::now);
         let sent = self.sent(lease, request).await;
         let Some(sent) = sent else {
+            self.seen.fails("timeout");
             return Outcome::Slow;
         };
         match sent {
@@ -270,9 +282,13 @@ impl Way<'_> {
                 }
                 Outcome::Answer(response)
             }
-            Sent::Not(request) => Outcome::Not(request),
+            Sent::Not(request) => {
+                self.seen.fails("connection_closed");
+                Outcome::Not(request)
+            }
             Sent::Lost(error) => {
                 tracing::debug!(service = %self.upstream.backend.service, %error, "no answer");
+                self.seen.fails("no_answer");
                 Outcome::Lost
             }
         }
@@ -335,6 +351,7 @@ impl Way<'_> {
         if let Some(transfer) = &self.transfer {
             transfer.answered();
         }
+        self.seen.answered(response.status());
         let (mut head, body) = response.into_parts();
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::strip_response(&mut head.headers);

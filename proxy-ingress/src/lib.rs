@@ -14,13 +14,14 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod admin;
 mod body;
 pub mod certificates;
 pub mod cli;
+pub mod client_auth;
 mod clock;
 pub mod config;
-pub mod client_auth;
 mod distinguished;
 pub mod engine;
 mod forward;
@@ -29,11 +30,12 @@ mod head;
 mod headers;
 mod listen;
 mod local;
+pub mod metrics;
 mod mix;
 pub mod model;
 pub mod pages;
-pub mod probes;
 pub mod passthrough;
+pub mod probes;
 pub mod proxied;
 mod redirect;
 pub mod refusal;
@@ -41,14 +43,17 @@ mod request;
 mod rewrite;
 pub mod route;
 pub mod run;
+mod seen;
 mod serve;
 pub mod served;
 pub mod settings;
 pub mod snapshot;
 pub mod start;
 pub mod status;
+pub mod telemetry;
 mod tend;
 mod tls;
+mod trace;
 mod tunnel;
 mod upgrade;
 pub mod upstream;

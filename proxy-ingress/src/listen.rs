@@ -11,6 +11,7 @@ use http::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::metrics::tally::{Held, Limit};
 use crate::serve;
 use crate::worker::{Counters, Shared, Vital, Worker};
 
@@ -45,6 +46,9 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Door
         let room = Arc::clone(&worker.shared.room);
         let next = async {
             // First the room, then the client: who cannot be served waits in the kernel's queue.
+            if room.available_permits() == 0 {
+                worker.tally.limited(Limit::Connections);
+            }
             let permit = room.acquire_owned().await;
             (permit, listener.accept().await)
         };
@@ -94,16 +98,16 @@ fn take(
         settings.connections_of(address)
     };
     let Some(place) = Place::take(&worker.shared, address, most, permit) else {
-        Counters::count(&worker.shared.counters.crowded);
+        worker.tally.limited(Limit::ConnectionsPerClient);
         return;
     };
-    Counters::count(&worker.shared.counters.accepted);
     let arrival = serve::Arrival {
         worker: Rc::clone(worker),
         settings,
         door: Rc::clone(door),
         address,
         place,
+        open: Held::connection(worker, door.tls),
     };
     tokio::task::spawn_local(serve::connection(arrival, stream));
 }

@@ -25,6 +25,7 @@ use crate::headers;
 use crate::redirect;
 use crate::refusal::Refusal;
 use crate::route::{Action, Asked, Route, host as hosts};
+use crate::seen::Seen;
 use crate::serve::Client;
 use crate::snapshot::Snapshot;
 use crate::tend::Work;
@@ -32,23 +33,25 @@ use crate::tend::Work;
 /// Answers a request.
 pub(crate) async fn serve(
     client: Rc<Client>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut work = Some(client.tended.begin(client.settings.http2.given_up));
+    let seen = Rc::new(Seen::begin(&client, &mut request));
+    let mut work = Some(client.tended.begin(client.settings.http2.given_up).telling(&seen));
     let version = request.version();
     // What follows a wish to change protocols was not looked at (head.rs), so nothing may follow unless it is granted.
     let tunnel = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
     let blind = tunnel && version <= Version::HTTP_11;
-    let answered = answer(&client, request, &mut work).await;
+    let answered = answer(&client, request, (&seen, &mut work)).await;
     let mut response = answered.unwrap_or_else(|refusal| {
-        client.worker.shared.counters.refuse(refusal);
         let mut response = refusal.answer();
+        seen.refused(refusal);
         if refusal.ends_connection() && version <= Version::HTTP_11 {
             close(response.headers_mut());
         }
         response
     });
     if let Some(mut work) = work {
+        seen.answers(response.status(), response.body());
         work.done();
     }
     if blind && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -66,18 +69,19 @@ pub(crate) struct Found {
     pub(crate) route: Arc<Route>,
     /// The path, where its canonical form is another than what was sent.
     pub(crate) path: Option<Box<str>>,
+    pub(crate) seen: Rc<Seen>,
 }
 
 async fn answer(
     client: &Rc<Client>,
     request: Request<Incoming>,
-    work: &mut Option<Work>,
+    (seen, work): (&Rc<Seen>, &mut Option<Work>),
 ) -> Result<Response<ResponseBody>, Refusal> {
     let admitted = client.worker.admit(&client.settings).ok_or(Refusal::Busy)?;
     let (mut head, body) = request.into_parts();
     well_formed(client, &head)?;
     let snapshot = client.worker.shared.snapshot.load();
-    let found = find(client, &snapshot, &head)?;
+    let found = find(client, &snapshot, &head, seen)?;
     name_host(&mut head)?;
     if let Some(redirect) = redirect::to_https(client, &found.route, &head) {
         return Ok(redirect);
@@ -119,7 +123,7 @@ fn well_formed(client: &Client, head: &Parts) -> Result<(), Refusal> {
     }
 }
 
-fn find(client: &Client, snapshot: &Snapshot, head: &Parts) -> Result<Found, Refusal> {
+fn find(client: &Client, snapshot: &Snapshot, head: &Parts, seen: &Rc<Seen>) -> Result<Found, Refusal> {
     let routes = &snapshot.routes;
     let host = host(head)?;
     if let (Some(shown), Some(host)) = (&client.shown, &host)
@@ -137,11 +141,13 @@ fn find(client: &Client, snapshot: &Snapshot, head: &Parts) -> Result<Found, Ref
     };
     let found = routes.table.find(&asked).route();
     let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
+    seen.routed(&route);
     let path = match path {
         Cow::Borrowed(same) if same == head.uri.path() => None,
         other => Some(other.into_owned().into_boxed_str()),
     };
-    Ok(Found { route, path })
+    let seen = Rc::clone(seen);
+    Ok(Found { route, path, seen })
 }
 
 /// The name that is asked for, in its canonical form. `Host`, the request line and `:authority` must agree: whoever is

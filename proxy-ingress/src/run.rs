@@ -21,23 +21,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::{Change, Kind, Object, ObjectName};
-use proxy_source::{Changes, Report, Source, SourceError, clock};
+use proxy_source::{Changes, Report, Source, SourceError, Statuses, clock};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::inputs::{Bells, Input, Inputs};
 use crate::admin::socket::Asked;
 use crate::admin::{Question, View};
 use crate::engine::{Bound, Engine, EngineError};
 use crate::handover::{self, Predecessor};
+use crate::metrics::Metrics;
 use crate::model::hosts::Conflict;
 use crate::model::{self, Model};
 use crate::probes::{Probes, Stage};
 use crate::served::{Fixed, Secrets, Served};
 use crate::snapshot::Snapshot;
+use crate::status::Places;
+use crate::telemetry::Telemetry;
 
 /// A Secret that nobody can read does not keep all others from being served for longer.
 const SECRETS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Giving the Lease back is not worth more time.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// What is to be done.
 pub struct Options {
@@ -55,6 +61,12 @@ pub struct Options {
     pub doors: Bound,
     /// What probes are told.
     pub probes: Arc<Probes>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is told of requests.
+    pub telemetry: Telemetry,
+    /// Where clients connect, for the status of Ingresses; none: it is left alone.
+    pub places: Option<Places>,
     /// What operators ask.
     pub questions: mpsc::Receiver<Asked>,
     /// After SIGTERM clients are taken for this long.
@@ -85,6 +97,9 @@ pub enum RunError {
 /// Serves until a signal says to stop, and then until clients have been served, or their time is up.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let report = Report::default();
+    let statuses = watch::channel(Statuses::default()).0;
+    let publishing = options.places.as_ref().map(|_| statuses.subscribe());
+    let publishing = publishing.map(|statuses| tokio::spawn(options.source.publish(statuses)));
     let (mut inputs, bells) = Inputs::start(options.source, options.questions, &report)?;
     let mut ingress = Ingress {
         model: Model::new(options.model),
@@ -92,6 +107,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         wanted: options.wanted,
         report,
         probes: options.probes,
+        metrics: options.metrics,
+        telemetry: options.telemetry,
+        places: options.places,
+        statuses,
         doors: options.doors.doors().collect(),
         state: State::Bound(options.doors),
         handover: options.handover,
@@ -103,26 +122,39 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         drain_due: None,
         draining: false,
     };
-    loop {
-        let due = ingress.secrets_due.into_iter().chain(ingress.drain_due).min();
-        match inputs.next(due).await? {
-            Input::Stop(stop) => {
-                if let ControlFlow::Break(()) = ingress.stop(stop) {
+    let ended = ingress.work(&mut inputs).await;
+    // Who leads gives the Lease back, so that the next one need not wait for its end.
+    drop(ingress);
+    if let Some(publishing) = publishing {
+        let _given_back = timeout(GIVE_BACK_WITHIN, publishing).await;
+    }
+    ended
+}
+
+impl Ingress {
+    /// Until it is to end.
+    async fn work(&mut self, inputs: &mut Inputs) -> Result<(), RunError> {
+        loop {
+            let due = self.secrets_due.into_iter().chain(self.drain_due).min();
+            match inputs.next(due).await? {
+                Input::Stop(stop) => {
+                    if let ControlFlow::Break(()) = self.stop(stop) {
+                        return Ok(());
+                    }
+                }
+                Input::Ended => {
+                    tracing::info!("all connections have ended");
                     return Ok(());
                 }
+                Input::Question((question, answer)) => self.answer(&question, answer),
+                Input::Changes(changes) => self.observe(changes),
+                Input::Time => self.drain_if_due(),
             }
-            Input::Ended => {
-                tracing::info!("all connections have ended");
-                return Ok(());
+            while let Ok(changes) = inputs.changes.try_recv() {
+                self.observe(changes);
             }
-            Input::Question((question, answer)) => ingress.answer(&question, answer),
-            Input::Changes(changes) => ingress.observe(changes),
-            Input::Time => ingress.drain_if_due(),
+            self.step()?;
         }
-        while let Ok(changes) = inputs.changes.try_recv() {
-            ingress.observe(changes);
-        }
-        ingress.step()?;
     }
 }
 
@@ -141,6 +173,10 @@ struct Ingress {
     wanted: watch::Sender<BTreeSet<ObjectName>>,
     report: Report,
     probes: Arc<Probes>,
+    metrics: Metrics,
+    telemetry: Telemetry,
+    places: Option<Places>,
+    statuses: watch::Sender<Statuses>,
     /// Where clients come to, and whether TLS is spoken there.
     doors: Vec<(SocketAddr, bool)>,
     state: State,
@@ -162,6 +198,9 @@ struct Ingress {
 impl Ingress {
     fn observe(&mut self, changes: Changes) {
         for change in changes {
+            if let Some(places) = &mut self.places {
+                places.hear(&change);
+            }
             match change {
                 Change::Put(object) => match &object {
                     Object::Secret(secret) => self.served.secrets().put(object.name(), secret, now()),
@@ -185,6 +224,7 @@ impl Ingress {
 
     /// Brings what is known to the workers.
     fn step(&mut self) -> Result<(), RunError> {
+        let begun = Instant::now();
         let mut changed = self.model.changes();
         let certificates = self.served.take(&mut changed);
         if certificates {
@@ -193,10 +233,34 @@ impl Ingress {
         if self.is_ready() {
             self.serve()?;
         }
+        self.publish();
         if certificates || changed.problems.is_some() || changed.conflicts.is_some() {
             self.report();
         }
+        if certificates || !changed.is_empty() {
+            self.metrics.changed(begun.elapsed());
+        }
         Ok(())
+    }
+
+    /// Says which Ingresses are ours, and where clients connect.
+    fn publish(&self) {
+        let Some(places) = self
+            .places
+            .as_ref()
+            .filter(|_| matches!(self.state, State::Serving(_)))
+        else {
+            return;
+        };
+        let now = Statuses {
+            addresses: places.all(),
+            ingresses: self.model.ours().cloned().collect(),
+        };
+        self.statuses.send_if_modified(|known| {
+            let different = *known != now;
+            *known = now;
+            different
+        });
     }
 
     fn want_secrets(&mut self) {
@@ -254,7 +318,8 @@ impl Ingress {
     /// Takes clients from now on.
     fn begin(&mut self, bound: Bound, snapshot: Arc<Snapshot>) -> Result<Engine, RunError> {
         let copies = self.handover.is_some().then(|| bound.copies());
-        let engine = bound.serve(snapshot)?;
+        let engine = bound.serve(snapshot, std::mem::take(&mut self.telemetry))?;
+        self.metrics.show(&engine.view());
         self.probes.set(Stage::Serving);
         let addresses = engine
             .addresses()
@@ -296,8 +361,10 @@ impl Ingress {
 
     fn report(&mut self) {
         let mut problems = self.model.problems();
+        let conflicts = self.model.conflicts();
         problems.extend(self.served.problems());
-        problems.extend(self.model.conflicts().iter().map(Conflict::problem));
+        self.metrics.counted(problems.len(), conflicts.len());
+        problems.extend(conflicts.iter().map(Conflict::problem));
         for problem in &mut problems {
             if problem.uid.is_none() && problem.kind == Kind::Ingress {
                 problem.uid = self.model.uid(&problem.name).map(str::to_owned);

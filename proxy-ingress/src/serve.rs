@@ -25,6 +25,7 @@ use crate::head::Scanner;
 use crate::headers::Told;
 use crate::listen::{Door, Place};
 use crate::local::Local;
+use crate::metrics::tally::{Held, Limit};
 use crate::proxied::{self, Fault, Said};
 use crate::request;
 use crate::settings::Settings;
@@ -43,6 +44,7 @@ pub(crate) struct Arrival {
     pub(crate) door: Rc<Door>,
     pub(crate) address: IpAddr,
     pub(crate) place: Place,
+    pub(crate) open: Held,
 }
 
 /// A client, as all requests of its connection know it.
@@ -58,6 +60,7 @@ pub(crate) struct Client {
     pub(crate) shown: Option<Shown>,
     pub(crate) tended: Rc<Tended>,
     _place: Place,
+    _open: Held,
 }
 
 impl Client {
@@ -68,6 +71,7 @@ impl Client {
             door,
             address,
             place,
+            open,
         } = arrival;
         let text = HeaderValue::try_from(address.to_string());
         let tended = Rc::new(Tended::default());
@@ -82,6 +86,7 @@ impl Client {
             shown,
             tended,
             _place: place,
+            _open: open,
         })
     }
 
@@ -111,7 +116,7 @@ impl Arrival {
                 if room {
                     self.address = client;
                 } else {
-                    Counters::count(&counters.crowded);
+                    self.worker.tally.limited(Limit::ConnectionsPerClient);
                 }
                 room
             }
@@ -138,7 +143,9 @@ pub(crate) async fn connection(mut arrival: Arrival, mut stream: TcpStream) {
     match tokio::time::timeout(arrival.settings.handshake_timeout, accepted).await {
         Ok(Ok(Opened::Passed(stream, hello, target))) => tunnel::pass(arrival, stream, hello, target).await,
         Ok(Ok(Opened::Terminated(stream, shown))) => {
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let session = stream.get_ref().1;
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            arrival.worker.tally.shaken(session);
             let client = Client::new(arrival, Some(shown));
             if http2 {
                 serve_http2(client, stream, Vec::new()).await;

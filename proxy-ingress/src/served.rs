@@ -17,8 +17,11 @@ use proxy_model::{Kind, ObjectName, Problem};
 pub use self::secrets::Secrets;
 use crate::admin::CertificateRow;
 use crate::certificates::{Certificate, Certificates};
+use crate::client_auth::ClientAuth;
+use crate::model::doors::{self, Demands, Passes};
 use crate::model::endpoints::BackendState;
 use crate::model::{Changed, tls};
+use crate::passthrough::Passthrough;
 use crate::route::path::PathOptions;
 use crate::route::{Backend, HostMatch, Origin, Table};
 use crate::settings::Settings;
@@ -47,10 +50,14 @@ pub struct Served {
     table: Table,
     backends: Backends,
     plan: tls::Certificates,
+    passes: Passes,
+    demands: Demands,
     secrets: Secrets,
     /// What each name is shown, and from which Secret that was.
     shown: HashMap<HostMatch, (ObjectName, Arc<Certificate>)>,
     certificates: Arc<Certificates>,
+    passthrough: Arc<Passthrough>,
+    client_auth: Arc<ClientAuth>,
     /// Something that a snapshot has is another one than in the last.
     stale: bool,
     certificates_stale: bool,
@@ -65,6 +72,10 @@ impl Served {
             table: Table::default(),
             backends: Backends::default(),
             plan: tls::Certificates::default(),
+            passes: Passes::default(),
+            demands: Demands::default(),
+            passthrough: Arc::default(),
+            client_auth: Arc::default(),
             secrets,
             shown: HashMap::new(),
             stale: true,
@@ -86,6 +97,14 @@ impl Served {
             self.plan = plan;
             certificates = true;
         }
+        if let Some(passes) = changed.passes.take() {
+            self.passes = passes;
+            certificates = true;
+        }
+        if let Some(demands) = changed.demands.take() {
+            self.demands = demands;
+            certificates = true;
+        }
         self.certificates_stale |= certificates;
         certificates
     }
@@ -97,20 +116,31 @@ impl Served {
 
     /// The Secrets that are named.
     pub fn wanted(&self) -> BTreeSet<ObjectName> {
+        let mut wanted = self.wanted_certificates();
+        wanted.extend(doors::secrets(&self.demands).into_iter().cloned());
+        wanted
+    }
+
+    fn wanted_certificates(&self) -> BTreeSet<ObjectName> {
         let named = self.plan.secrets().into_iter().chain(&self.fixed.default);
         named.cloned().collect()
     }
 
     /// Named Secrets that no source has said anything of yet.
     pub fn unanswered(&self) -> usize {
-        let named = self.plan.secrets().into_iter().chain(&self.fixed.default);
-        named.filter(|name| !self.secrets.is_answered(name)).count()
+        let wanted = self.wanted();
+        wanted
+            .iter()
+            .filter(|name| !self.secrets.is_answered(name))
+            .count()
     }
 
     /// The next snapshot, if it is another one than the last.
     pub fn snapshot(&mut self) -> Option<Arc<Snapshot>> {
         if std::mem::take(&mut self.certificates_stale) {
             self.show();
+            self.passthrough = Arc::new(Passthrough::new(&self.passes, &self.plan));
+            self.client_auth = Arc::new(self.secrets.client_auth(&self.demands));
             self.stale = true;
         }
         std::mem::take(&mut self.stale).then(|| {
@@ -121,6 +151,8 @@ impl Served {
                 },
                 backends: self.backends.clone(),
                 certificates: Arc::clone(&self.certificates),
+                passthrough: Arc::clone(&self.passthrough),
+                client_auth: Arc::clone(&self.client_auth),
                 settings: Arc::clone(&self.fixed.settings),
             })
         })
@@ -136,11 +168,13 @@ impl Served {
             && known.protocol == state.protocol
         {
             known.set_endpoints(&state.endpoints);
+            known.set_check(state.check);
             return;
         }
         let tls = self.fixed.tls.clone();
         let upstream = Upstream::new(backend.clone(), state.protocol, tls, self.fixed.workers);
         upstream.set_endpoints(&state.endpoints);
+        upstream.set_check(state.check);
         Arc::make_mut(&mut self.backends).insert(backend, Arc::new(upstream));
         self.stale = true;
     }
@@ -208,7 +242,8 @@ impl Served {
             Some(Problem::new(Kind::Ingress, &choice.origin.object, what))
         });
         let mut problems: Vec<Problem> = default.chain(missing).collect();
-        problems.extend(self.secrets.problems(&self.wanted()));
+        problems.extend(self.secrets.problems(&self.wanted_certificates()));
+        problems.extend(self.secrets.unmet(&self.demands));
         problems
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use prometheus::Registry;
 use proxy_daemon::http::Port;
+use proxy_daemon::metrics::{Adder, Process};
 use proxy_daemon::{logging, panics};
 use tokio::sync::{mpsc, watch};
 
@@ -15,10 +16,12 @@ use crate::certificates::Maker;
 use crate::config::{STATUS, ServeFlags, VERSION, log_directives};
 use crate::engine::Bound;
 use crate::handover::{self, Predecessor};
+use crate::metrics::Metrics;
 use crate::pages::StatusPages;
 use crate::probes::Probes;
 use crate::run::{self, Options};
 use crate::served::{Fixed, Secrets};
+use crate::status::Places;
 use crate::upstream::UpstreamTls;
 
 /// Serves until it is ended.
@@ -26,9 +29,12 @@ pub async fn serve(flags: ServeFlags) -> Result<()> {
     logging::start(flags.log_format, &flags.log, log_directives)?;
     panics::tell("the ingress");
     let (doors, predecessor) = bind(&flags)?;
+    let telemetry = flags.telemetry.clone().settle()?;
     let registry = Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    let _process = Process::new(&Adder(&registry))?;
     let (wanted, secrets) = watch::channel(BTreeSet::new());
-    let source = flags.source.connect(secrets, &registry).await?;
+    let source = flags.connect(secrets, &registry).await?;
     let maker = Maker::new()?;
     let probes = Arc::new(Probes::default());
     tracing::info!(version = VERSION.as_str(), "weir-ingress starts");
@@ -60,6 +66,9 @@ pub async fn serve(flags: ServeFlags) -> Result<()> {
         secrets: Secrets::new(maker),
         doors,
         probes,
+        metrics,
+        telemetry,
+        places: flags.status_from().map(Places::new),
         questions,
         shutdown_delay: flags.doors.shutdown_delay,
         handover: flags.doors.handover_socket.clone(),

@@ -147,7 +147,7 @@ fn of_service(service: &ApiService) -> Vec<IpOrHost> {
     let elements = balancer.and_then(|balancer| balancer.ingress.as_deref());
     let texts = elements.unwrap_or_default().iter();
     let texts = texts.map(|element| element.ip.as_ref().or(element.hostname.as_ref()));
-    let balanced = if kind == "LoadBalancer" {
+    let places = if kind == "LoadBalancer" {
         parsed(texts.flatten())
     } else {
         Vec::new()
@@ -159,7 +159,7 @@ fn of_service(service: &ApiService) -> Vec<IpOrHost> {
         (_, Some(list)) => parsed(list),
         (_, None) => parsed(&spec.cluster_ip),
     };
-    let all = [balanced, external, own];
+    let all = [places, external, own];
     all.into_iter().find(|list| !list.is_empty()).unwrap_or_default()
 }
 
@@ -198,11 +198,6 @@ fn of_node(node: &ApiNode) -> Vec<IpOrHost> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(
-        clippy::needless_pass_by_value,
-        reason = "what json! makes is handed in as it is"
-    )]
-
     use serde_json::{Value, json};
 
     use super::*;

@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::metrics::tally::Limit;
+use crate::seen::{End, Seen};
 use crate::settings::Settings;
 use crate::wire::Vitals;
 
@@ -101,11 +103,12 @@ impl Tended {
             waits: true,
             done: false,
             give_up_limit,
+            seen: None,
         }
     }
 
-    /// Looks, some time after the last look.
-    pub(crate) fn look(&self, since: Duration, settings: &Settings) {
+    /// Looks, some time after the last look; the limit, if that closes it.
+    pub(crate) fn look(&self, since: Duration, settings: &Settings) -> Option<Limit> {
         let now = Look {
             in_head: self.vitals.in_head.load(Ordering::Relaxed),
             stuck: self.vitals.stuck.load(Ordering::Relaxed),
@@ -125,7 +128,14 @@ impl Tended {
         } else {
             self.ages.set(ages);
         }
-        self.meets(judge(ages, settings));
+        let fate = judge(ages, settings);
+        let closes = fate == Fate::Close && self.fate.get() < Fate::Close;
+        self.meets(fate);
+        closes.then_some(if ages.head >= settings.header_timeout {
+            Limit::HeaderTimeout
+        } else {
+            Limit::WriteTimeout
+        })
     }
 }
 
@@ -154,15 +164,21 @@ fn judge(ages: Ages, settings: &Settings) -> Fate {
 }
 
 /// A request at work, from its head to the last piece of the response.
-#[derive(Debug)]
 pub(crate) struct Work {
     of: Rc<Tended>,
     waits: bool,
     done: bool,
     give_up_limit: u32,
+    seen: Option<Rc<Seen>>,
 }
 
 impl Work {
+    /// With what is to be told of it.
+    pub(crate) fn telling(mut self, seen: &Rc<Seen>) -> Self {
+        self.seen = Some(Rc::clone(seen));
+        self
+    }
+
     /// Whether the backend is what the request waits for.
     pub(crate) fn waits(&mut self, waits: bool) {
         if self.waits == waits {
@@ -178,7 +194,10 @@ impl Work {
     }
 
     /// A piece of the response was handed on.
-    pub(crate) fn piece(&mut self) {
+    pub(crate) fn piece(&mut self, bytes: usize) {
+        if let Some(seen) = &self.seen {
+            seen.sent(bytes);
+        }
         self.waits(false);
         self.of.pieces.set(self.of.pieces.get().wrapping_add(1));
     }
@@ -186,6 +205,14 @@ impl Work {
     /// The response is whole, or the fault is not the client's.
     pub(crate) fn done(&mut self) {
         self.done = true;
+    }
+
+    /// The response breaks off, and the fault is not the client's.
+    pub(crate) fn ends(&mut self, end: End) {
+        self.done = true;
+        if let Some(seen) = &self.seen {
+            seen.ends(end);
+        }
     }
 }
 
@@ -199,7 +226,11 @@ impl Drop for Work {
         // Given up by the client. Each was work for a backend, however few streams are open at a time (rapid reset).
         let given_up = self.of.given_up.get() + 1;
         self.of.given_up.set(given_up);
-        if given_up > self.give_up_limit {
+        let too_often = given_up > self.give_up_limit;
+        if let Some(seen) = &self.seen {
+            seen.given_up(too_often && self.of.fate.get() < Fate::Close);
+        }
+        if too_often {
             self.of.meets(Fate::Close);
         }
     }

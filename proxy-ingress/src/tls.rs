@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BufMut;
-use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor};
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
@@ -32,9 +32,16 @@ pub(crate) struct Shown {
     pub(crate) demand: Option<Arc<Demand>>,
     /// What it showed; none if it was not asked.
     pub(crate) client: Option<client_auth::Client>,
+    /// What was agreed on.
+    pub(crate) version: Option<ProtocolVersion>,
 }
 
 impl Shown {
+    /// The name that it asked for.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Whether a request for this host may come over such a connection. It may not if the host's connections are passed
     /// through, or if clients of that host have other things to show; that may have changed since the connection was
     /// made, so the name that it was made for is no excuse. The look at certificates is only for those who put several names on
@@ -94,6 +101,7 @@ where
         certificate,
         demand,
         client,
+        version: stream.get_ref().1.protocol_version(),
     };
     Ok(Opened::Terminated(Box::new(stream), shown))
 }

@@ -14,8 +14,9 @@ use crate::clock;
 use crate::passthrough::Target;
 use crate::serve::Arrival;
 use crate::tend::{Fate, Tended};
-use crate::upgrade;
+use crate::upgrade::{self, Carried};
 use crate::upstream::balance::{self, Choice};
+use crate::upstream::connect::ConnectError;
 use crate::upstream::retry::Tries;
 use crate::upstream::{Busy, Upstream};
 use crate::worker::Counters;
@@ -47,7 +48,14 @@ pub(crate) async fn pass(arrival: Arrival, mut client: TcpStream, hello: Vec<u8>
     let tended = Rc::new(Tended::default());
     arrival.worker.watch(&tended);
     let over = |waker: &std::task::Waker| tended.fate(waker) == Fate::Close;
-    upgrade::carry(&mut client, &mut backend, target.policy.idle_timeout, over).await;
+    let carried = Carried::default();
+    upgrade::carry(
+        (&mut client, &mut backend),
+        target.policy.idle_timeout,
+        over,
+        &carried,
+    )
+    .await;
     drop(busy);
 }
 
@@ -106,5 +114,6 @@ async fn connect(address: SocketAddr, hello: &[u8]) -> std::io::Result<TcpStream
 fn tell(arrival: &Arrival, upstream: &Upstream, endpoint: SocketAddr, error: &std::io::Error) {
     let service = &upstream.backend.service;
     tracing::debug!(%endpoint, %service, %error, "no connection");
-    Counters::count(&arrival.worker.shared.counters.connect_errors);
+    let error = ConnectError::Tcp(error.kind().into());
+    arrival.worker.tally.connected(Some(&error));
 }

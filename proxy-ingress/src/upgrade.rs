@@ -26,8 +26,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use crate::body::ResponseBody;
 use crate::headers;
+use crate::metrics::tally::Held;
 use crate::mix::{Random, below};
 use crate::refusal::Refusal;
+use crate::seen::Seen;
 use crate::serve::Client;
 use crate::tend::{Fate, Work};
 use crate::upstream::Lease;
@@ -105,7 +107,8 @@ fn websocket_key(random: &Random) -> String {
 
 /// The backend has said 101: so do we, and join the two.
 pub(crate) fn grant(
-    (client, work, admitted): (&Rc<Client>, Option<Work>, Admitted),
+    (client, seen): (&Rc<Client>, &Rc<Seen>),
+    (work, admitted): (&mut Option<Work>, Admitted),
     wish: Wish,
     (mut head, body): (http::response::Parts, Incoming),
     (lease, idle): (Lease, Duration),
@@ -127,10 +130,15 @@ pub(crate) fn grant(
         head.headers.insert(UPGRADE, wish.protocol);
         head.headers.remove(HeaderName::from_static("http2-settings"));
     }
-    let client = Rc::clone(client);
+    let (client, seen, work) = (Rc::clone(client), Rc::clone(seen), work.take());
+    seen.status(head.status);
+    client.worker.tally.upgrades.one();
+    let open = Held::new(&client.worker, |tally| &tally.tunnels);
     tokio::task::spawn_local(async move {
-        let _places = (admitted, lease);
-        tunnel(&client, (wish.on, wish.http2), backend, idle).await;
+        let _places = (admitted, lease, open);
+        let carried = Carried::default();
+        tunnel(&client, (wish.on, wish.http2), (backend, idle), &carried).await;
+        seen.carried((carried.up.get(), carried.down.get()));
         if let Some(mut work) = work {
             work.done();
         }
@@ -139,60 +147,82 @@ pub(crate) fn grant(
 }
 
 /// Joins the two, until a drain is over.
-async fn tunnel(client: &Client, (one, http2): (OnUpgrade, bool), two: OnUpgrade, idle: Duration) {
+async fn tunnel(
+    client: &Client,
+    (one, http2): (OnUpgrade, bool),
+    (two, idle): (OnUpgrade, Duration),
+    carried: &Carried,
+) {
     let both = async { tokio::try_join!(one, two) };
     let Ok(Ok((one, two))) = tokio::time::timeout(client.settings.handshake_timeout, both).await else {
         return;
     };
     // A stream ends with its connection, which asks for itself.
     let over = |waker: &Waker| !http2 && client.tended.fate(waker) == Fate::Close;
-    carry(TokioIo::new(one), TokioIo::new(two), idle, over).await;
+    carry((TokioIo::new(one), TokioIo::new(two)), idle, over, carried).await;
 }
 
 /// Carries bytes until both sides have ended, one of them breaks off, neither says anything for between one and two idle
 /// time-outs, or it is over for another reason.
 pub(crate) async fn carry(
-    one: impl AsyncRead + AsyncWrite + Unpin,
-    two: impl AsyncRead + AsyncWrite + Unpin,
+    (one, two): (
+        impl AsyncRead + AsyncWrite + Unpin,
+        impl AsyncRead + AsyncWrite + Unpin,
+    ),
     idle: Duration,
     over: impl Fn(&Waker) -> bool,
+    carried: &Carried,
 ) {
-    let moves = Rc::new(Cell::new(0));
-    let mut one = Counted(one, Rc::clone(&moves));
-    let mut two = Counted(two, Rc::clone(&moves));
+    let mut one = Counted(one, &carried.up, &carried.reads);
+    let mut two = Counted(two, &carried.down, &carried.reads);
     let mut copying = pin!(copy_bidirectional(&mut one, &mut two));
     loop {
-        let before = moves.get();
-        let carried = std::future::poll_fn(|cx| {
+        let before = carried.reads.get();
+        let over = std::future::poll_fn(|cx| {
             if over(cx.waker()) {
                 return Poll::Ready(());
             }
             copying.as_mut().poll(cx).map(|_| ())
         });
-        if tokio::time::timeout(idle, carried).await.is_ok() || moves.get() == before {
+        if tokio::time::timeout(idle, over).await.is_ok() || carried.reads.get() == before {
             return;
         }
     }
 }
 
-/// Counts reads, so that silence is noticed.
-struct Counted<S>(S, Rc<Cell<u64>>);
+/// What went through a tunnel.
+#[derive(Default)]
+pub(crate) struct Carried {
+    /// Bytes from the client.
+    up: Cell<u64>,
+    /// Bytes to it.
+    down: Cell<u64>,
+    /// Reads on both sides, so that silence is noticed.
+    reads: Cell<u64>,
+}
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+/// Counts bytes and reads of a side.
+struct Counted<'a, S>(S, &'a Cell<u64>, &'a Cell<u64>);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.0).poll_read(cx, buf);
         if read.is_ready() {
-            self.1.set(self.1.get().wrapping_add(1));
+            let bytes = buf.filled().len().saturating_sub(before);
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+            self.1.set(self.1.get().saturating_add(bytes));
+            self.2.set(self.2.get().wrapping_add(1));
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }

@@ -13,11 +13,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::metrics::hosts::Hosts;
+use crate::metrics::tally::Tally;
 use crate::mix::Random;
 use crate::proxied::Fault;
-use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::telemetry::tellers::{Telling, Told};
 use crate::tend::{Fate, Tended};
 
 /// Kept connections are looked at this often.
@@ -35,15 +37,17 @@ pub(crate) struct Shared {
     /// Whether the end has begun.
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) counters: Counters,
+    /// One per worker.
+    pub(crate) tallies: Box<[Arc<Tally>]>,
+    /// Requests by host, if that is wanted.
+    pub(crate) hosts: Option<Hosts>,
+    /// What became of lines and spans.
+    pub(crate) told: Told,
 }
 
-/// What has happened.
+/// What has happened to connections; what happens to requests is in the workers' tallies.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections taken.
-    pub accepted: AtomicU64,
-    /// Connections closed at once: their address had too many.
-    pub crowded: AtomicU64,
     /// Connections that could not be taken: the system is out of something.
     pub accept_errors: AtomicU64,
     /// Connections closed because of their PROXY protocol header, by [`Fault::name`].
@@ -54,25 +58,15 @@ pub struct Counters {
     pub tunnels: AtomicU64,
     /// Connections that were to be passed through, and that no endpoint took.
     pub tunnel_errors: AtomicU64,
-    /// Connections to endpoints that could not be made.
-    pub connect_errors: AtomicU64,
     /// Health checks that were passed.
     pub checks: AtomicU64,
     /// Health checks that were not.
     pub check_failures: AtomicU64,
-    /// Requests that were sent to another endpoint.
-    pub retries: AtomicU64,
-    /// Requests that no backend answered, by [`Refusal::name`].
-    pub refused: Mutex<HashMap<&'static str, u64>>,
 }
 
 impl Counters {
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn refuse(&self, refusal: Refusal) {
-        count_name(&self.refused, refusal.name());
     }
 
     pub(crate) fn fault(&self, fault: Fault) {
@@ -103,15 +97,20 @@ pub(crate) struct Worker {
     pub(crate) id: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) random: Random,
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) telling: Telling,
     tended: RefCell<Vec<Weak<Tended>>>,
 }
 
 impl Worker {
-    pub(crate) fn new(id: usize, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(id: usize, shared: Arc<Shared>, telling: Telling) -> Self {
+        let tally = shared.tallies.get(id).cloned();
         Self {
             id,
             shared,
             random: Random::new(),
+            tally: tally.unwrap_or_default(),
+            telling,
             tended: RefCell::default(),
         }
     }
@@ -141,6 +140,9 @@ impl Worker {
             let settings = self.settings();
             self.look(now.saturating_duration_since(last), &settings);
             last = now;
+            if let Some(log) = &self.telling.log {
+                log.flush();
+            }
             if now.saturating_duration_since(swept) > SWEEP {
                 swept = now;
                 self.sweep(settings.upstream.idle_timeout);
@@ -168,7 +170,9 @@ impl Worker {
             let Some(tended) = weak.upgrade() else {
                 return false;
             };
-            tended.look(since, settings);
+            if let Some(limit) = tended.look(since, settings) {
+                self.tally.limited(limit);
+            }
             true
         });
     }

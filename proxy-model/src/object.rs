@@ -139,6 +139,10 @@ impl fmt::Display for Kind {
 }
 
 /// An object as a source read it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an object is moved once, from the source to the model"
+)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {
     /// A Service.
@@ -475,7 +479,15 @@ mod tests {
             let mut text = format!("{read:?}");
             if let Err(error) = read {
                 let source = std::error::Error::source(&error).unwrap();
-                text += &format!(" {error} {source} {source:?}");
+                text.push_str(
+                    &[
+                        " ",
+                        &error.to_string(),
+                        &source.to_string(),
+                        &format!("{source:?}"),
+                    ]
+                    .concat(),
+                );
             }
             assert!(text.contains("tls") && !text.contains("c2VjcmV0"), "{text}");
         }

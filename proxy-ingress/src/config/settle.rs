@@ -8,16 +8,17 @@ use std::thread;
 use prometheus::Registry;
 use proxy_model::{Kind, ObjectName};
 use proxy_source::folder::Folder;
-use proxy_source::kube::{self, Follow, Kube, KubeconfigFile};
+use proxy_source::kube::{self, Follow, Kube, KubeconfigFile, LeaseName};
 use proxy_source::{Metrics, Source};
 use tokio::sync::watch::Receiver;
 
-use super::{Door, HostOwnership, SecretName, ServeFlags, SourceFlags};
+use super::{Door, HostOwnership, SecretName, ServeFlags};
 use crate::engine::Listen;
 use crate::model::class::ClassOptions;
 use crate::model::{self, hosts};
 use crate::route::path::{EncodedSlashes, PathOptions, Slashes};
 use crate::settings::Settings;
+use crate::status::StatusFrom;
 
 /// A plain level is about weir.
 pub fn log_directives(level: &str) -> String {
@@ -32,38 +33,81 @@ pub fn log_directives(level: &str) -> String {
     format!("kube_client=error,kube_runtime=error,{}", ours.join(","))
 }
 
-impl SourceFlags {
+impl ServeFlags {
     /// The source. One that asks for Secrets one by one asks for those in `secrets`.
     pub async fn connect(
         &self,
-        _secrets: Receiver<BTreeSet<ObjectName>>,
+        secrets: Receiver<BTreeSet<ObjectName>>,
         registry: &Registry,
     ) -> anyhow::Result<Box<dyn Source>> {
-        if let Some(directory) = &self.manifests {
+        let source = &self.source;
+        if let Some(directory) = &source.manifests {
             return Ok(Box::new(Folder::new(directory.clone(), &Kind::INGRESS)));
         }
-        let kubeconfig = self.kubeconfig.clone().map(|path| KubeconfigFile {
+        let kubeconfig = source.kubeconfig.clone().map(|path| KubeconfigFile {
             path,
             named_by: "--kubeconfig".to_owned(),
         });
         let options = kube::Options {
             kubeconfig,
-            api_servers: self.api_server.clone(),
-            follows: Kind::INGRESS.map(Follow::all).to_vec(),
+            api_servers: source.api_server.clone(),
+            follows: self.follows(),
+            secrets: Some(secrets),
             controller: "weir-ingress",
-            node: own_name(),
+            node: self.pod_name(),
+            lease: self.lease(),
+            serves_cluster_ips: false,
             metrics: Arc::new(Metrics::new(registry)?),
         };
         Ok(Box::new(Kube::connect(options).await?))
     }
 }
 
-/// Who writes Events: the pod by its name, as the kernel has it.
-fn own_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
 impl ServeFlags {
+    /// All that is to be read, and where.
+    fn follows(&self) -> Vec<Follow> {
+        let mut follows = Follow::of_ingress(&self.source.namespace);
+        if let Some(name) = self.default_certificate() {
+            follows.push(Follow::named(Kind::Secret, &name));
+        }
+        match self.status_from() {
+            Some(StatusFrom::Service(name)) => follows.push(Follow::named(Kind::Service, &name)),
+            Some(StatusFrom::Nodes(name)) => {
+                follows.push(Follow::service_slices().within(&[name.namespace]));
+                follows.push(Follow::all(Kind::Node));
+            }
+            Some(StatusFrom::Addresses(_)) | None => {}
+        }
+        follows
+    }
+
+    /// Where clients connect, if anybody is to say so.
+    pub fn status_from(&self) -> Option<StatusFrom> {
+        let named = |name: &Option<SecretName>| name.clone().map(|SecretName(name)| name);
+        let status = &self.status;
+        if !status.publish_address.is_empty() {
+            return Some(StatusFrom::Addresses(status.publish_address.clone()));
+        }
+        let service = named(&status.publish_service).map(StatusFrom::Service);
+        service.or_else(|| named(&status.publish_nodes).map(StatusFrom::Nodes))
+    }
+
+    /// By which Lease one of several writes the status.
+    fn lease(&self) -> Option<LeaseName> {
+        self.status_from()?;
+        Some(LeaseName {
+            namespace: self.status.pod_namespace.clone(),
+            name: self.status.lease_name.clone(),
+            identity: self.pod_name(),
+        })
+    }
+
+    /// Who says it: the pod, or where there is none the machine.
+    fn pod_name(&self) -> String {
+        let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.status.pod_name.clone().unwrap_or_else(machine)
+    }
+
     /// The Secret of the certificate for names that have none.
     pub fn default_certificate(&self) -> Option<ObjectName> {
         let named = self.rules.default_certificate.clone();
@@ -126,6 +170,7 @@ impl ServeFlags {
             keep_alive: limits.keep_alive_timeout,
             body_timeout: limits.body_timeout,
             trusted: doors.trusted.clone(),
+            proxy_protocol: doors.proxy_protocol.clone(),
             https_port: doors.https_port,
             drain: doors.drain_timeout,
             ..Settings::default()

@@ -2,7 +2,7 @@
 //!
 //! Read strictly: a value that makes no sense is a problem, and the default holds for it alone.
 
-mod values;
+pub(crate) mod values;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

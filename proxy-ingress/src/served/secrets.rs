@@ -1,6 +1,7 @@
 //! What is in Secrets, made into certificates when it is read.
 
 use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -10,11 +11,14 @@ use proxy_model::{Kind, ObjectName, Problem};
 use proxy_source::error::chain;
 
 use crate::certificates::{Certificate, Maker, Store};
+use crate::client_auth;
+use crate::model::doors::{self, Demands};
 
-/// What sources told of Secrets, and the last good certificate of each.
+/// What sources told of Secrets, and the last good certificate of each, and the last good authorities for clients.
 pub struct Secrets {
     maker: Maker,
     store: Store,
+    authorities: client_auth::Store,
     told: HashMap<ObjectName, Told>,
     /// All Secrets that there are have been told: what is not among them is not there.
     complete: bool,
@@ -23,8 +27,8 @@ pub struct Secrets {
 
 /// What a source said last.
 enum Told {
-    Good,
-    Bad(String),
+    /// Why it is no good as a certificate, and as authorities.
+    There([Option<String>; 2]),
     Missing,
 }
 
@@ -34,6 +38,7 @@ impl Secrets {
         Self {
             maker,
             store: Store::default(),
+            authorities: client_auth::Store::default(),
             told: HashMap::new(),
             complete: false,
             news: false,
@@ -42,14 +47,16 @@ impl Secrets {
 
     /// A Secret is new or different; `now` in seconds since 1970.
     pub fn put(&mut self, name: ObjectName, secret: &ApiSecret, now: i64) {
-        let chain_and_key = [bytes(secret, "tls.crt"), bytes(secret, "tls.key")];
-        let [certificate, key] = chain_and_key.map(Option::unwrap_or_default);
-        let made = self.store.put(&self.maker, &name, (&certificate, &key), now);
-        let told = match made {
-            Ok(()) => Told::Good,
-            Err(error) => Told::Bad(without_name(&name, &chain(&error))),
-        };
-        self.told.insert(name, told);
+        let fields = ["tls.crt", "tls.key", "ca.crt"].map(|key| bytes(secret, key).unwrap_or_default());
+        let [certificate, key, authorities] = &fields;
+        let certificate = self.store.put(&self.maker, &name, (certificate, key), now).err();
+        let authorities = self.authorities.put(&name, authorities, now).err();
+        let why = |error: &dyn Error| without_name(&name, &chain(error));
+        let told = [
+            certificate.as_ref().map(|error| why(error)),
+            authorities.as_ref().map(|error| why(error)),
+        ];
+        self.told.insert(name, Told::There(told));
         self.news = true;
     }
 
@@ -80,6 +87,7 @@ impl Secrets {
         for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.told.remove(&name);
             self.store.remove(&name);
+            self.authorities.remove(&name);
         }
     }
 
@@ -106,10 +114,29 @@ impl Secrets {
         std::mem::take(&mut self.news)
     }
 
-    /// What is wrong with those that are named.
+    /// The authorities that clients of these hosts have to show certificates of.
+    pub(super) fn client_auth(&self, demands: &Demands) -> client_auth::ClientAuth {
+        client_auth::ClientAuth::new(demands, &self.authorities)
+    }
+
+    /// What is wrong with authorities: a host without any is told of its Ingress, a bad new version of its Secret.
+    pub(super) fn unmet(&self, demands: &Demands) -> Vec<Problem> {
+        let mut problems = self.authorities.unmet(demands);
+        problems.extend(doors::secrets(demands).into_iter().filter_map(|name| {
+            let Told::There([_, Some(why)]) = self.told.get(name)? else {
+                return None;
+            };
+            self.authorities.get(name)?;
+            let what = format!("{why}; its last good ca.crt is in use until then");
+            Some(Problem::new(Kind::Secret, name, what))
+        }));
+        problems
+    }
+
+    /// What is wrong with the certificates that are named.
     pub(super) fn problems(&self, wanted: &BTreeSet<ObjectName>) -> Vec<Problem> {
         let bad = wanted.iter().filter_map(|name| {
-            let Told::Bad(why) = self.told.get(name)? else {
+            let Told::There([Some(why), _]) = self.told.get(name)? else {
                 return None;
             };
             let instead = match self.store.get(name) {

@@ -75,24 +75,30 @@ impl Health {
         self.until.store(now.max(1), Ordering::Relaxed);
     }
 
-    /// A connection could not be made.
-    pub(crate) fn failed(&self, now: u64, limits: &Upstreams) {
+    /// Whether it is left alone.
+    pub(crate) fn is_ejected(&self, now: u64) -> bool {
+        self.until.load(Ordering::Relaxed) > now
+    }
+
+    /// A connection could not be made; whether it is left alone from now on.
+    pub(crate) fn failed(&self, now: u64, limits: &Upstreams) -> bool {
         let until = self.until.load(Ordering::Relaxed);
         // Requests that were on their way when it was found out say nothing new.
         if until > now {
-            return;
+            return false;
         }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         // One that has just come back has one chance.
         let returning = until != 0;
         if failures < limits.failures && !returning {
-            return;
+            return false;
         }
         let ejections = self.ejections.fetch_add(1, Ordering::Relaxed).min(MOST_DOUBLINGS);
         let time = limits.ejection.saturating_mul(1 << ejections);
         let until = now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self.failures.store(0, Ordering::Relaxed);
         self.until.store(until.max(1), Ordering::Relaxed);
+        true
     }
 }
 

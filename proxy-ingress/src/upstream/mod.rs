@@ -159,6 +159,15 @@ impl Upstream {
         seen.collect()
     }
 
+    /// Endpoints, those of them that are left alone, and connections to all of them.
+    pub(crate) fn census(&self, now: u64) -> (usize, usize, usize) {
+        let set = self.set.load();
+        let ejected = set.all.iter().filter(|endpoint| endpoint.health.is_ejected(now));
+        let pools = set.all.iter().flat_map(|one| [&one.clear, &one.h2c, &one.tls]);
+        let connections = pools.map(|pool| pool.open.load(Ordering::Relaxed)).sum();
+        (set.all.len(), ejected.count(), connections)
+    }
+
     /// Closes what a worker has kept for too long.
     pub(crate) fn sweep(&self, worker: usize, older_than: Duration) {
         for endpoint in &self.set.load().all {

@@ -24,9 +24,11 @@ fn backing(name: &'static str, well: &Arc<AtomicBool>) -> Backing {
     let well = Arc::clone(well);
     Backing::raw(move |session| {
         while let Some(head) = session.head() {
-            let status = match head.starts_with("GET /healthz?x=1 HTTP/1.1\r\n") {
-                true if !well.load(Ordering::SeqCst) => "500 Ill",
-                _ => "200 OK",
+            let asked = head.starts_with("GET /healthz?x=1 HTTP/1.1\r\n");
+            let status = if asked && !well.load(Ordering::SeqCst) {
+                "500 Ill"
+            } else {
+                "200 OK"
             };
             session.say(&format!("HTTP/1.1 {status}\r\nContent-Length: 1\r\n\r\n{name}"));
         }

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus::{Registry, TextEncoder};
 use proxy_ingress::certificates::{Certificates, Maker};
 use proxy_ingress::client_auth::ClientAuth;
-use proxy_ingress::engine::{Engine, Listen};
+use proxy_ingress::engine::{Engine, EngineError, Listen};
+use proxy_ingress::metrics::Metrics;
 use proxy_ingress::passthrough::Passthrough;
 use proxy_ingress::route::path::PathOptions;
 use proxy_ingress::route::{
@@ -16,6 +18,7 @@ use proxy_ingress::route::{
 };
 use proxy_ingress::settings::Settings;
 use proxy_ingress::snapshot::{Routes, Snapshot};
+use proxy_ingress::telemetry::Telemetry;
 use proxy_ingress::upstream::{Upstream, UpstreamTls};
 use proxy_model::ObjectName;
 
@@ -99,6 +102,7 @@ pub(crate) struct Plan {
     pub(crate) passthrough: Passthrough,
     pub(crate) client_auth: ClientAuth,
     pub(crate) workers: usize,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Plan {
@@ -112,6 +116,7 @@ impl Plan {
             passthrough: Passthrough::default(),
             client_auth: ClientAuth::default(),
             workers: 1,
+            telemetry: Telemetry::default(),
         }
     }
 
@@ -126,6 +131,10 @@ impl Plan {
     }
 
     pub(crate) fn start(self) -> Front {
+        self.try_start().unwrap()
+    }
+
+    pub(crate) fn try_start(self) -> Result<Front, EngineError> {
         let upstream = Upstream::new(
             backend("web"),
             self.protocol,
@@ -152,12 +161,18 @@ impl Plan {
         let snapshot = Arc::new(snapshot);
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let doors = [false, true].map(|tls| Listen { address: any, tls });
-        let engine = Engine::start(&doors, self.workers, Arc::clone(&snapshot)).unwrap();
-        Front {
+        let snapshot_too = Arc::clone(&snapshot);
+        let engine = Engine::start_telling(&doors, self.workers, snapshot_too, self.telemetry)?;
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.show(&engine.view());
+        Ok(Front {
+            registry,
+            metrics,
             upstream,
             snapshot,
             engine,
-        }
+        })
     }
 }
 
@@ -172,6 +187,8 @@ pub(crate) fn endpoints(addresses: &[SocketAddr]) -> Vec<Endpoint> {
 
 /// A running engine.
 pub(crate) struct Front {
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) engine: Engine,
@@ -184,6 +201,29 @@ impl Front {
 
     pub(crate) fn tls(&self) -> SocketAddr {
         self.engine.addresses()[1]
+    }
+
+    /// What a scrape shows.
+    pub(crate) fn scrape(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap()
+    }
+
+    /// The value of a sample: its name, with labels as they are written; 0 if it is not there.
+    pub(crate) fn sample(&self, series: &str) -> f64 {
+        let text = self.scrape();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits for a sample's value.
+    pub(crate) fn counts(&self, series: &str, value: f64) {
+        wait(&format!("{series} {value} in\n{}", self.scrape()), || {
+            (self.sample(series) - value).abs() < 1e-9
+        });
     }
 
     /// A connection in clear text.

@@ -202,12 +202,10 @@ fn another_endpoint_is_tried_when_one_is_dead_and_soon_nobody_asks_it() {
     for _ in 0..20 {
         assert!(front.says(LAST).starts_with("HTTP/1.1 200 "));
     }
-    let errors = front
-        .engine
-        .counters()
-        .connect_errors
-        .load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(errors, 3, "after three failures it is left alone");
+    // After three failures it is left alone.
+    front.counts("weir_ingress_backend_connects_total{result=\"tcp\"}", 3.0);
+    front.counts("weir_ingress_ejections_total", 1.0);
+    front.counts("weir_ingress_endpoints_ejected", 1.0);
 }
 
 #[test]

@@ -291,15 +291,10 @@ fn l3_host_that_is_not_the_authority() {
     let mut case = PSEUDO.to_vec();
     case.push(("host", "b"));
     raw.send(frame(1, 5, 1, &fields(&case)));
-    wait("the refusal", || {
-        front
-            .engine
-            .counters()
-            .refused
-            .lock()
-            .unwrap()
-            .contains_key("two_hosts")
-    });
+    front.counts(
+        "weir_ingress_refused_total{code=\"400\",reason=\"two_hosts\"}",
+        1.0,
+    );
     assert_eq!(backing.seen(), "");
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod abuse;
+mod access;
 mod checks;
 mod client_auth;
 mod common;
@@ -16,8 +17,10 @@ mod drain;
 mod forwarding;
 mod http2;
 mod limits;
+mod metrics;
 mod passthrough;
 mod peers;
 mod proxied;
 mod tls;
+mod traces;
 mod upgrade;

@@ -136,13 +136,9 @@ fn limits_are_the_clients_and_not_the_balancers() {
         assert!(raw.until("\r\n\r\n").starts_with("HTTP/1.1 200 "));
     }
     assert_eq!(open(2).rest(), "");
-    assert_eq!(
-        front
-            .engine
-            .counters()
-            .crowded
-            .load(std::sync::atomic::Ordering::Relaxed),
-        1
+    front.counts(
+        r#"weir_ingress_limits_total{limit="connections_per_client"}"#,
+        1.0,
     );
     drop(kept);
     wait("room", || front.engine.connections() == 0);

@@ -56,6 +56,20 @@ pub(crate) fn site_with(settings: impl FnOnce(&mut Settings)) -> Site {
 
 /// "a.site.test" and "*.site.test" have certificates of their own.
 pub(crate) fn site_of(change: impl FnOnce(&mut Plan)) -> Site {
+    let (certificates, roots) = certificates();
+    let backing = Backing::echo();
+    let mut plan = Plan::to(&[backing.address]);
+    plan.certificates = Some(certificates);
+    change(&mut plan);
+    Site {
+        front: plan.start(),
+        roots,
+        _backing: backing,
+    }
+}
+
+/// For "a.site.test" and "*.site.test", and whom a client must trust for them.
+pub(crate) fn certificates() -> (Certificates, RootCertStore) {
     let maker = Maker::new().unwrap();
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let now = i64::try_from(now).unwrap();
@@ -72,15 +86,7 @@ pub(crate) fn site_of(change: impl FnOnce(&mut Plan)) -> Site {
             .add(CertificateDer::from_pem_slice(chain.as_bytes()).unwrap())
             .unwrap();
     }
-    let backing = Backing::echo();
-    let mut plan = Plan::to(&[backing.address]);
-    plan.certificates = Some(certificates);
-    change(&mut plan);
-    Site {
-        front: plan.start(),
-        roots,
-        _backing: backing,
-    }
+    (certificates, roots)
 }
 
 /// A client that trusts these certificates, in PEM.
@@ -186,17 +192,30 @@ fn a_second_visit_resumes_the_session() {
     for version in [&TLS12, &TLS13] {
         let config = site.config(version);
         let mut kinds = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let mut stream = site.open(&config, "a.site.test").unwrap();
             kinds.push(stream.conn.handshake_kind().unwrap());
             ask(&mut stream, "a.site.test");
         }
         assert_eq!(
             kinds,
-            [HandshakeKind::Full, HandshakeKind::Resumed],
+            [
+                HandshakeKind::Full,
+                HandshakeKind::Resumed,
+                HandshakeKind::Resumed
+            ],
             "{version:?}"
         );
     }
+    for version in ["1.2", "1.3"] {
+        for (kind, count) in [("full", 1.0), ("resumed", 2.0)] {
+            let series = format!("weir_ingress_handshakes_total{{kind=\"{kind}\",version=\"{version}\"}}");
+            site.front.counts(&series, count);
+        }
+    }
+    site.front.counts("weir_ingress_certificates", 2.0);
+    site.front
+        .counts("weir_ingress_connections_total{listener=\"https\"}", 6.0);
 }
 
 #[test]

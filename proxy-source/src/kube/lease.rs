@@ -241,7 +241,7 @@ impl Candidate {
         match timeout(self.times.deadline / 2, self.release()).await {
             Ok(Ok(())) => tracing::info!("Lease {name} is given up"),
             Ok(Err(error)) => {
-                tracing::warn!("Lease {name} is not given up, and grows old: {}", chain(&error))
+                tracing::warn!("Lease {name} is not given up, and grows old: {}", chain(&error));
             }
             Err(_) => tracing::warn!("Lease {name} is not given up, and grows old: no answer"),
         }

@@ -197,7 +197,7 @@ impl Writer {
             StatusCode::NOT_FOUND => self.board.written(write, Outcome::Gone),
             // Somebody else was faster: there will be news of it, and until then it is tried again.
             StatusCode::CONFLICT => {
-                tracing::debug!("the status of Ingress {name} was just changed by another")
+                tracing::debug!("the status of Ingress {name} was just changed by another");
             }
             StatusCode::FORBIDDEN if status.message.contains("being terminated") => {
                 self.board.written(write, Outcome::Refused);

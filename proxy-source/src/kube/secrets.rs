@@ -139,7 +139,7 @@ impl Reader {
         mut wanted: watch::Receiver<BTreeSet<ObjectName>>,
     ) {
         let mut questions = FuturesUnordered::new();
-        let mut named = true;
+        let mut more = true;
         wanted.mark_changed();
         loop {
             let mut pause = None;
@@ -156,9 +156,9 @@ impl Reader {
             }
             let heard = tokio::select! {
                 Some((name, number, reply)) = questions.next() => self.answered(&name, number, reply).await,
-                changed = wanted.changed(), if named => {
+                changed = wanted.changed(), if more => {
                     // Whoever named them is gone: the last word holds.
-                    named = changed.is_ok();
+                    more = changed.is_ok();
                     let names = wanted.borrow_and_update().clone();
                     self.want(&names).await
                 }

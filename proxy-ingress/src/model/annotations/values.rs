@@ -97,7 +97,7 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// Longer than nothing.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (digits, unit) = split(text);
     let milliseconds = match unit {
         "ms" => 1,

@@ -1,0 +1,243 @@
+//! Every metric that is made at a scrape. docs/metrics.md has the same table, and a test compares the two.
+
+use prometheus::proto::MetricType::{self, COUNTER, GAUGE, HISTOGRAM};
+
+use super::collect::{Family, Reading, Samples};
+use super::read;
+
+const fn family(
+    name: &'static str,
+    kind: MetricType,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Reading<'_>, &mut Samples),
+) -> Family {
+    Family {
+        name,
+        help,
+        kind,
+        labels,
+        read,
+    }
+}
+
+/// In the order of their names.
+pub(super) const FAMILIES: &[Family] = &[
+    family(
+        "weir_ingress_accept_errors_total",
+        COUNTER,
+        &[],
+        "Connections that could not be taken: the system is out of something",
+        read::accept_errors,
+    ),
+    family(
+        "weir_ingress_access_log_lines_total",
+        COUNTER,
+        &["result"],
+        "Lines of the access log, by result: written, or dropped because whoever reads it is too slow or away",
+        read::log_lines,
+    ),
+    family(
+        "weir_ingress_backend_connections",
+        GAUGE,
+        &[],
+        "Open connections to endpoints",
+        read::backend_connections,
+    ),
+    family(
+        "weir_ingress_backend_connects_total",
+        COUNTER,
+        &["result"],
+        "Connections to endpoints that had to be opened, by result: done, or why not",
+        read::connects,
+    ),
+    family(
+        "weir_ingress_backend_response_seconds",
+        HISTOGRAM,
+        &[],
+        "Time from a request's head to the head of the backend's response",
+        read::answered,
+    ),
+    family(
+        "weir_ingress_backend_reuses_total",
+        COUNTER,
+        &[],
+        "Requests that went over a connection that was open already",
+        read::reused,
+    ),
+    family(
+        "weir_ingress_backends",
+        GAUGE,
+        &[],
+        "Ports of Services that routes lead to",
+        read::backends,
+    ),
+    family(
+        "weir_ingress_certificate_expiry_timestamp_seconds",
+        GAUGE,
+        &[],
+        "When the first certificate in use expires; not there without certificates",
+        read::expiry,
+    ),
+    family(
+        "weir_ingress_certificates",
+        GAUGE,
+        &[],
+        "Certificates that are shown for a name",
+        read::certificates,
+    ),
+    family(
+        "weir_ingress_connections",
+        GAUGE,
+        &["listener"],
+        "Open connections of clients, by listener; tunnels are counted for themselves",
+        read::open,
+    ),
+    family(
+        "weir_ingress_connections_total",
+        COUNTER,
+        &["listener"],
+        "Connections of clients that were taken, by listener",
+        read::accepted,
+    ),
+    family(
+        "weir_ingress_ejections_total",
+        COUNTER,
+        &[],
+        "Times that an endpoint was left alone after failed connects",
+        read::ejections,
+    ),
+    family(
+        "weir_ingress_endpoints",
+        GAUGE,
+        &[],
+        "Endpoints of all backends",
+        read::endpoints,
+    ),
+    family(
+        "weir_ingress_endpoints_ejected",
+        GAUGE,
+        &[],
+        "Endpoints that are left alone for the moment",
+        read::ejected,
+    ),
+    family(
+        "weir_ingress_handshake_errors_total",
+        COUNTER,
+        &[],
+        "TLS that did not come to stand",
+        read::handshake_errors,
+    ),
+    family(
+        "weir_ingress_handshakes_total",
+        COUNTER,
+        &["kind", "version"],
+        "TLS that came to stand, by version, and whether a ticket made it short",
+        read::handshakes,
+    ),
+    family(
+        "weir_ingress_host_requests_total",
+        COUNTER,
+        &["class", "host"],
+        "Requests by class of status and host of the rule, with --metrics-per-host only; other: without a rule, and hosts beyond the first 1,000",
+        read::hosts,
+    ),
+    family(
+        "weir_ingress_hosts",
+        GAUGE,
+        &[],
+        "Hosts that routes are for; one of them may be all hosts",
+        read::table_hosts,
+    ),
+    family(
+        "weir_ingress_limits_total",
+        COUNTER,
+        &["limit"],
+        "Times that a limit was met, by the limit's name",
+        read::limits,
+    ),
+    family(
+        "weir_ingress_received_bytes_total",
+        COUNTER,
+        &[],
+        "Bytes of bodies and tunnels from clients, without heads and encryption",
+        read::received,
+    ),
+    family(
+        "weir_ingress_refused_total",
+        COUNTER,
+        &["code", "reason"],
+        "Requests that the ingress itself answered with an error, by status and reason",
+        read::refused,
+    ),
+    family(
+        "weir_ingress_request_duration_seconds",
+        HISTOGRAM,
+        &[],
+        "Time from a request's head to the end of the response",
+        read::duration,
+    ),
+    family(
+        "weir_ingress_requests_aborted_total",
+        COUNTER,
+        &["by"],
+        "Requests without the whole of their response, by who ended them: client, backend or timeout",
+        read::aborted,
+    ),
+    family(
+        "weir_ingress_requests_in_flight",
+        GAUGE,
+        &[],
+        "Requests at work, tunnels with them",
+        read::in_flight,
+    ),
+    family(
+        "weir_ingress_requests_total",
+        COUNTER,
+        &["class", "protocol", "scheme"],
+        "Requests that have ended, by class of status; a client that left before there was one is 499",
+        read::requests,
+    ),
+    family(
+        "weir_ingress_retries_total",
+        COUNTER,
+        &[],
+        "Requests that were sent once more, to the same endpoint or another",
+        read::retries,
+    ),
+    family(
+        "weir_ingress_routes",
+        GAUGE,
+        &[],
+        "Routes: a path of a host, with what is done",
+        read::routes,
+    ),
+    family(
+        "weir_ingress_sent_bytes_total",
+        COUNTER,
+        &[],
+        "Bytes of bodies and tunnels to clients, without heads and encryption",
+        read::sent,
+    ),
+    family(
+        "weir_ingress_spans_total",
+        COUNTER,
+        &["result"],
+        "Spans of traces, by result: sent, or dropped because the collector is away, too slow or refuses them",
+        read::spans,
+    ),
+    family(
+        "weir_ingress_tunnels",
+        GAUGE,
+        &[],
+        "Upgraded connections that are open, WebSocket for example",
+        read::tunnels,
+    ),
+    family(
+        "weir_ingress_upgrades_total",
+        COUNTER,
+        &[],
+        "Upgrades that were granted",
+        read::upgrades,
+    ),
+];
