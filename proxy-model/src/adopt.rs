@@ -49,6 +49,7 @@ pub fn adopt(adopted: &Adopted, mirror: &Mirror, limits: &Limits, ports: &mut Po
     for (id, rows) in adoption.believable_rows() {
         adoption.slabs(id, &rows);
     }
+    adoption.bare_slabs();
     adoption.orphans(adopted);
     adoption.sources();
     adoption.affinity_backends(adopted);
@@ -173,42 +174,106 @@ impl Adoption<'_> {
                 continue;
             }
             let slab = self.with_draining(id, slab);
-            self.ports.own_slab(slab.base, id);
-            for backend in &slab.rows {
-                self.ports.backend_ids.adopt(backend.id, backend.generation);
-                self.ports.own_backend(backend.id, id);
-                state
-                    .backends
-                    .insert((backend.address, backend.port), (backend.id, backend.generation));
-            }
-            if let Some(former) = state.slab.replace(slab) {
-                state.old_slabs.push(former.range());
-            }
+            self.own(slab, &mut state);
         }
         self.ports.insert(key, state);
     }
 
-    /// Draining backends stand right behind the slots that rows refer to. What stands there may also be what another
-    /// Service left when it moved on, of a backend that it still has.
-    fn with_draining(&mut self, id: u32, range: BackendRange) -> Slab {
-        let mut end = range.base + range.count;
-        while let Some(backend) = self.mirror.backend(end).copied() {
+    /// A port has these slots from now on, and the backends in them that live.
+    fn own(&mut self, range: BackendRange, state: &mut PortState) {
+        let slots = range.base..range.base.saturating_add(range.count);
+        let rows: Vec<Backend> = slots
+            .filter_map(|slot| self.mirror.backend(slot).copied())
+            .collect();
+        self.ports.own_slab(range.base, state.id);
+        let mirror = self.mirror;
+        let live = |backend: &&Backend| mirror.serves(backend.id, backend.generation);
+        for backend in rows.iter().filter(live) {
+            self.ports.backend_ids.adopt(backend.id, backend.generation);
+            self.ports.own_backend(backend.id, state.id);
             let place = (backend.address, backend.port);
-            let unclaimed = !self.owners.contains_key(&backend.id) && !self.ids.contains_key(&(id, place));
-            let free = |slabs: &mut crate::slabs::Slabs| slabs.adopt(BackendRange { base: end, count: 1 });
-            if backend.service != id || !self.is_live(&backend) || !unclaimed || !free(&mut self.ports.slabs)
-            {
+            state.backends.insert(place, (backend.id, backend.generation));
+        }
+        let base = range.base;
+        if let Some(former) = state.slab.replace(Slab { base, rows }) {
+            state.old_slabs.push(former.range());
+        }
+    }
+
+    /// Draining backends stand right behind the slots that rows refer to, between others that have left. What stands there
+    /// may also be what another Service left when it moved on, of a backend that it still has.
+    fn with_draining(&mut self, id: u32, range: BackendRange) -> BackendRange {
+        let first = range.base + range.count;
+        let (mut slot, mut end) = (first, first);
+        while let Some(backend) = self.mirror.backend(slot).copied() {
+            let place = (backend.address, backend.port);
+            let claimed = self.owners.contains_key(&backend.id) || self.ids.contains_key(&(id, place));
+            let live = self.is_live(&backend);
+            if backend.service != id || (live && claimed) {
                 break;
             }
-            self.claim(id, &backend);
-            end += 1;
+            slot += 1;
+            let rest = BackendRange {
+                base: end,
+                count: slot - end,
+            };
+            if live && self.ports.slabs.adopt(rest) {
+                self.claim(id, &backend);
+                end = slot;
+            }
         }
-        Slab {
+        BackendRange {
             base: range.base,
-            rows: (range.base..end)
-                .filter_map(|slot| self.mirror.backend(slot).copied())
-                .collect(),
+            count: end - range.base,
         }
+    }
+
+    /// Slabs that no row refers to, as all of their backends are draining: the Service is gone, or has no endpoint that may
+    /// be used. Of several copies the one with the most backends is the last.
+    fn bare_slabs(&mut self) {
+        let mut slots: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for (slot, backend) in self.mirror.backends() {
+            let owner = self.ports.owner(backend.service);
+            if owner
+                .and_then(|key| self.ports.state(key))
+                .is_some_and(|state| state.slab.is_none())
+            {
+                slots.entry(backend.service).or_default().insert(slot);
+            }
+        }
+        for (id, slots) in slots {
+            let runs = runs(&slots).into_iter().filter_map(|run| self.trimmed(id, run));
+            let best = runs.rev().max_by_key(|(_, backends)| *backends);
+            let slab = best
+                .map(|(slab, _)| slab)
+                .filter(|slab| self.ports.slabs.adopt(*slab));
+            let key = self.ports.owner(id).cloned();
+            let state = key.as_ref().and_then(|key| self.ports.state(key)).cloned();
+            if let (Some(slab), Some(key), Some(mut state)) = (slab, key, state) {
+                self.own(slab, &mut state);
+                self.ports.insert(key, state);
+            }
+        }
+    }
+
+    /// A run of slots from its first live backend to its last, and how many there are; `None` without any, or with one that
+    /// another port has.
+    fn trimmed(&mut self, id: u32, run: BackendRange) -> Option<(BackendRange, usize)> {
+        let mut live = BTreeMap::new();
+        for slot in run.base..run.base.saturating_add(run.count) {
+            let backend = *self.mirror.backend(slot)?;
+            if self.is_live(&backend) {
+                live.insert(slot, backend);
+            }
+        }
+        let (first, last) = (*live.keys().next()?, *live.keys().next_back()?);
+        let ids: BTreeSet<u32> = live.values().map(|backend| backend.id).collect();
+        let claimed = live.values().all(|backend| self.claim(id, backend));
+        let slab = BackendRange {
+            base: first,
+            count: last - first + 1,
+        };
+        claimed.then_some((slab, ids.len()))
     }
 
     fn sources(&mut self) {
@@ -270,6 +335,21 @@ fn hull(row: &Service) -> Option<BackendRange> {
         base: first.base,
         count: end - first.base,
     })
+}
+
+/// Runs of slots without a gap.
+fn runs(slots: &BTreeSet<u32>) -> Vec<BackendRange> {
+    let mut runs: Vec<BackendRange> = Vec::new();
+    for slot in slots {
+        match runs.last_mut() {
+            Some(last) if last.base + last.count == *slot => last.count += 1,
+            _ => runs.push(BackendRange {
+                base: *slot,
+                count: 1,
+            }),
+        }
+    }
+    runs
 }
 
 /// Joins runs that overlap.

@@ -1,6 +1,6 @@
 //! Small decisions about slabs, ranges and cursors, as pure functions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use proxy_common::{Backend, BackendRange};
 
@@ -35,8 +35,8 @@ fn selected(backends: &Backends) -> usize {
 
 /// How long a new slab must be; `None` if the present one will do.
 ///
-/// The selected backends must be the same in the same order. Draining ones behind them must be the same too, unless
-/// all of them have left: nobody refers to their slots.
+/// The selected backends must be the same in the same order. Draining ones must stand somewhere behind them, so that an
+/// agent that starts finds them: nobody refers to their slots, nor to those of others that have left.
 pub fn new_slab_length(port: &DesiredPort, state: Option<&PortState>) -> Option<u32> {
     let places = &port.backends.places;
     if places.is_empty() {
@@ -56,8 +56,10 @@ pub fn new_slab_length(port: &DesiredPort, state: Option<&PortState>) -> Option<
         .iter()
         .map(|backend| row(backend, state.id, &state.backends))
         .collect();
-    let only_selected = rows.len() == selected(&port.backends);
-    let same = slab.rows == rows || (only_selected && !rows.is_empty() && slab.rows.starts_with(&rows));
+    let (usable, draining) = rows.split_at_checked(selected(&port.backends))?;
+    let behind = slab.rows.get(usable.len()..).unwrap_or_default();
+    let behind: HashMap<u32, &Backend> = behind.iter().map(|row| (row.id, row)).collect();
+    let same = slab.rows.starts_with(usable) && draining.iter().all(|row| behind.get(&row.id) == Some(&row));
     if same { None } else { needed }
 }
 

@@ -19,6 +19,7 @@
 //!      │  ports.rs       ids (ids.rs), slots (slabs.rs), both with a rest between two uses (leaving.rs); names (names.rs)
 //!      ▼
 //!  Steps                 reconcile.rs one Service against the mirror (layout.rs its slab); addresses.rs what follows for addresses
+//!      │  staying.rs     which backends keep their flows although nobody is sent there any more
 //!      │  affinity.rs    to which backends clients may stick
 //!      │  plan.rs        the order: backends first, then the service row, then the address
 //!      ▼
@@ -69,6 +70,7 @@ pub mod slabs;
 pub mod slice;
 mod slips;
 pub mod source_ports;
+pub mod staying;
 pub mod traffic;
 
 pub use address::{Family, parse as parse_address};

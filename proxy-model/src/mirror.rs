@@ -90,9 +90,19 @@ impl Mirror {
         self.backends.get(&slot)
     }
 
+    /// All rows of `BACKENDS`, in no order.
+    pub fn backends(&self) -> impl Iterator<Item = (u32, &Backend)> {
+        self.backends.iter().map(|(slot, row)| (*slot, row))
+    }
+
     /// Whether this generation of a backend id serves.
     pub fn serves(&self, id: u32, generation: u32) -> bool {
         self.states.get(&id) == Some(&(generation, true))
+    }
+
+    /// Whether this generation of a backend id has served and does not any more.
+    pub fn has_retired(&self, id: u32, generation: u32) -> bool {
+        self.states.get(&id) == Some(&(generation, false))
     }
 
     /// Whether any generation of a backend id serves.

@@ -12,6 +12,10 @@ use crate::plan::Step;
 use crate::reconcile::{Reconcile, Stages};
 use crate::retry::Task;
 use crate::room::{Room, Shortage};
+use crate::staying;
+
+/// Something does not fit.
+struct Short;
 
 impl Model {
     /// Rows that nobody can vouch for go first, alone: new rows could share slots with them.
@@ -59,43 +63,105 @@ impl Model {
                 .saturating_sub(self.mirror.addresses().len()),
         };
         let (mut steps, mut forget) = (Vec::new(), Vec::new());
-        for name in std::mem::take(&mut self.dirty.services) {
-            let task = Task::Service(name.clone());
-            if !self.retries.is_due(&task, self.now) {
-                self.dirty.services.insert(name);
-                continue;
-            }
-            match self.plan_service(&name, &mut room) {
-                Ok(stages) if stages.is_empty() => self.retries.succeeded(&task),
-                Ok(Stages {
-                    prepare,
-                    publish,
-                    withdraw,
-                    retire,
-                    forget: names,
-                }) => {
-                    steps.extend([prepare, publish, withdraw, retire].into_iter().flatten());
-                    forget.extend(names);
-                    self.dirty.services.insert(name);
-                }
-                Err(shortage) => {
-                    self.waiting_for_room.insert(name.clone());
-                    let is_served = !self.ports.keys(&name).is_empty();
-                    self.retries.failed(task, shortage.sentence(is_served), self.now);
-                    self.dirty.services.insert(name);
+        let mut short = BTreeSet::new();
+        let dirty = std::mem::take(&mut self.dirty.services);
+        let mut all_stages = Vec::new();
+        for name in dirty {
+            match self.plan_if_due(&name, &mut room) {
+                Ok(stages) => all_stages.extend(stages),
+                Err(Short) => {
+                    short.insert(name);
                 }
             }
+        }
+        if !short.is_empty() {
+            all_stages.extend(self.make_room(&short, &mut room));
+        }
+        for stages in all_stages {
+            let Stages {
+                prepare,
+                publish,
+                withdraw,
+                retire,
+                forget: names,
+            } = stages;
+            steps.extend([prepare, publish, withdraw, retire].into_iter().flatten());
+            forget.extend(names);
         }
         (steps, forget)
     }
 
-    pub(crate) fn plan_service(&mut self, name: &ObjectName, room: &mut Room) -> Result<Stages, Shortage> {
-        let desired = Desired::of(&self.objects, name);
+    /// The steps of a Service, if there are any; it stays dirty until there are none.
+    fn plan_if_due(&mut self, name: &ObjectName, room: &mut Room) -> Result<Option<Stages>, Short> {
+        let task = Task::Service(name.clone());
+        if !self.retries.is_due(&task, self.now) {
+            self.dirty.services.insert(name.clone());
+            return Ok(None);
+        }
+        match self.plan_service(name, room) {
+            Ok(stages) if stages.is_empty() => {
+                self.retries.succeeded(&task);
+                Ok(None)
+            }
+            Ok(stages) => {
+                self.dirty.services.insert(name.clone());
+                Ok(Some(stages))
+            }
+            Err(shortage) => {
+                self.waiting_for_room.insert(name.clone());
+                let is_served = self.is_served(name);
+                self.retries.failed(task, shortage.sentence(is_served), self.now);
+                self.dirty.services.insert(name.clone());
+                Err(Short)
+            }
+        }
+    }
+
+    /// Whether a frontend of a Service is in the kernel.
+    fn is_served(&self, name: &ObjectName) -> bool {
+        let keys = self.ports.keys(name);
+        let ids = keys.iter().filter_map(|key| Some(self.ports.state(key)?.id));
+        ids.into_iter().any(|id| self.mirror.rows_of(id).next().is_some())
+    }
+
+    /// Somebody waits for room: flows of Services that have no frontend any more are worth less.
+    fn make_room(&mut self, short: &BTreeSet<ObjectName>, room: &mut Room) -> Vec<Stages> {
+        let all: Vec<ObjectName> = self.ports.services().cloned().collect();
+        let mut stages = Vec::new();
+        for name in all {
+            // What is dirty for another reason has its steps already, or is tried later.
+            let busy = self.dirty.services.contains(&name) && !short.contains(&name);
+            if busy || self.is_served(&name) {
+                continue;
+            }
+            let mut reconcile = Reconcile {
+                ports: &mut self.ports,
+                mirror: &self.mirror,
+                objects: &self.objects,
+                crowded: true,
+                seed: self.options.seed,
+                masquerade: self.options.masquerade,
+                now: self.now,
+            };
+            if let Ok(evicted) = reconcile.service(&name, &Desired::default(), room, |_| false)
+                && !evicted.is_empty()
+            {
+                stages.push(evicted);
+                self.dirty.services.insert(name);
+            }
+        }
+        stages
+    }
+
+    fn plan_service(&mut self, name: &ObjectName, room: &mut Room) -> Result<Stages, Shortage> {
+        let mut desired = Desired::of(&self.objects, name);
         if desired.problems.is_empty() {
             self.refused.remove(name);
         } else {
             self.refused.insert(name.clone(), desired.problems.clone());
         }
+        staying::rename(&mut self.ports, &self.mirror, &desired);
+        staying::drain(&self.objects, &self.ports, &self.mirror, &mut desired);
         let objects = &self.objects;
         let elsewhere = |key: &ServiceKey| {
             desired
@@ -111,6 +177,8 @@ impl Model {
         let mut reconcile = Reconcile {
             ports: &mut self.ports,
             mirror: &self.mirror,
+            objects,
+            crowded: false,
             seed: self.options.seed,
             masquerade: self.options.masquerade,
             now: self.now,

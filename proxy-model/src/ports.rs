@@ -34,7 +34,7 @@ pub struct PortState {
 pub struct Slab {
     /// First slot.
     pub base: u32,
-    /// Rows: local only, both, cluster only, draining.
+    /// Rows: local only, both, cluster only, draining; behind them may be what has left.
     pub rows: Vec<Backend>,
 }
 
@@ -135,6 +135,14 @@ impl Ports {
             .entry(key.service.clone())
             .or_default()
             .insert(key, state);
+    }
+
+    /// Has what one port of a Service holds be another's, which holds nothing.
+    pub fn rename(&mut self, from: &PortKey, to: PortKey) {
+        if let Some(state) = self.take(from) {
+            self.by_id.remove(&state.id);
+            self.insert(to, state);
+        }
     }
 
     /// Takes a service port out; its id is free after the grace period.

@@ -25,10 +25,12 @@ use crate::mirror::Mirror;
 use crate::names;
 use crate::node_ports::Prefix;
 use crate::object::ObjectName;
+use crate::objects::Objects;
 use crate::plan::Step;
 use crate::ports::{PortState, Ports, Slab};
 use crate::room::{Room, Shortage};
-use crate::traffic::Usable;
+use crate::staying;
+use crate::traffic::{Place, Usable};
 
 /// The steps of one Service, by stage.
 #[derive(Debug, Default)]
@@ -68,6 +70,10 @@ pub struct Reconcile<'a> {
     pub ports: &'a mut Ports,
     /// What the kernel holds.
     pub mirror: &'a Mirror,
+    /// What the sources said.
+    pub objects: &'a Objects,
+    /// Whether room is needed: who has no frontend any more lets its backends go.
+    pub crowded: bool,
     /// Where cursors start.
     pub seed: u64,
     /// Which backends see this node and not their client.
@@ -85,6 +91,9 @@ impl Reconcile<'_> {
         room: &mut Room,
         elsewhere: impl Fn(&ServiceKey) -> bool,
     ) -> Result<Stages, Shortage> {
+        for key in self.ports.keys(name) {
+            staying::release_retired(self.ports, self.mirror, &key, self.now);
+        }
         let slabs = self.admit(desired, room)?;
         let mut stages = Stages::default();
         for (port, slab) in desired.ports.iter().zip(slabs) {
@@ -305,13 +314,18 @@ impl Reconcile<'_> {
         stages
             .withdraw
             .extend(going.iter().map(|key| Step::DeleteService { key: *key }));
+        let kept: BTreeSet<Place> = match wanted {
+            Some(port) => port.backends.places.iter().map(|backend| backend.place).collect(),
+            None if self.crowded => BTreeSet::new(),
+            None => staying::lingering((self.objects, self.mirror), key, &state),
+        };
         if staying.is_empty() {
             let stuck_to = wanted
                 .map(|port| affinity::rows(port, &state))
                 .unwrap_or_default();
             let withdrawn = affinity::withdraw(&stuck_to, &state, self.mirror);
             stages.retire.extend(withdrawn);
-            self.retire(wanted, &mut state, &mut stages.retire);
+            self.retire(&kept, &mut state, &mut stages.retire);
             let unwanted = |range: &Prefix| wanted.is_none_or(|port| !port.sources.contains(range));
             let known = self.mirror.sources_of(state.id).map(|(range, _)| range);
             let shut_out = known.filter(unwanted);
@@ -319,8 +333,8 @@ impl Reconcile<'_> {
                 .retire
                 .extend(shut_out.map(|range| Step::DeleteSourceRange { id: state.id, range }));
         }
-        self.free_slabs(wanted.is_none() && staying.is_empty(), &mut state);
-        let idle = wanted.is_none() && staying.is_empty();
+        let idle = wanted.is_none() && staying.is_empty() && kept.is_empty();
+        self.free_slabs(idle, &mut state);
         if idle && self.mirror.name(state.id).is_some() {
             stages.forget.push(Step::DeleteName { id: state.id });
         }
@@ -336,12 +350,7 @@ impl Reconcile<'_> {
     }
 
     /// Backends that the Service no longer has: out of service first, then their ids are free.
-    fn retire(&mut self, wanted: Option<&DesiredPort>, state: &mut PortState, steps: &mut Vec<Step>) {
-        let kept: BTreeSet<_> = wanted
-            .iter()
-            .flat_map(|port| &port.backends.places)
-            .map(|backend| backend.place)
-            .collect();
+    fn retire(&mut self, kept: &BTreeSet<Place>, state: &mut PortState, steps: &mut Vec<Step>) {
         let leaving: Vec<_> = state
             .backends
             .iter()
@@ -352,6 +361,7 @@ impl Reconcile<'_> {
             .map(|(place, id)| (*place, *id))
             .partition(|(_, (id, _))| self.mirror.is_serving(*id));
         steps.extend(serving.iter().map(|(_, (id, _))| Step::RetireBackend { id: *id }));
+        // These were never written.
         for (place, (id, _)) in out {
             state.backends.remove(&place);
             self.ports.release_backend(id, self.now);

@@ -7,15 +7,14 @@
 //!      ready and on this node?     ──none──▶ serving and terminating here = local
 //!                │
 //!     ┌──────────┬──────────────┬──────────────┬ ─ ─ ─ ─ ─ ┐
-//!     │local only│ local+cluster│ cluster only │ draining      one slab, in this order
+//!     │local only│ local+cluster│ cluster only │ draining      one slab, in this order (draining: staying.rs)
 //!     └──────────┴──────────────┴──────────────┴ ─ ─ ─ ─ ─ ┘
 //!     └─── local range ─────────┘
 //!                └─── cluster range ───────────┘
 //! ```
 //!
 //! The two fallbacks are independent (KEP-1669). Hints count only if every ready endpoint has one and at least one is
-//! for here; node hints before zone hints (KEP-2433, KEP-3015). Draining endpoints get no new connections, but their
-//! UDP flows go on while they serve, as kube-proxy keeps their conntrack entries.
+//! for here; node hints before zone hints (KEP-2433, KEP-3015).
 
 use std::collections::BTreeMap;
 
@@ -29,7 +28,7 @@ pub type Place = (Ip, u16);
 /// The backends of one service port in the order of their slab.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Backends {
-    /// All of them: local only, local and cluster, cluster only, draining.
+    /// All of them: local only, local and cluster, cluster only; behind them those that are draining.
     pub places: Vec<Usable>,
     /// How many are for local traffic only.
     pub local_only: usize,
@@ -72,7 +71,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Sorts them into the runs of a slab.
+    /// Sorts those that take new connections into the runs of a slab.
     pub fn select(&self, zone: Option<&str>) -> Backends {
         let topology = Topology::of(self.by_place.values().copied(), zone);
         let endpoints = || self.by_place.values();
@@ -85,8 +84,8 @@ impl<'a> Candidates<'a> {
                 endpoint.serving && endpoint.terminating
             }
         };
-        let mut runs: [Vec<Usable>; 4] = Default::default();
-        let [local_only, both, cluster_only, draining] = &mut runs;
+        let mut runs: [Vec<Usable>; 3] = Default::default();
+        let [local_only, both, cluster_only] = &mut runs;
         for (place, endpoint) in &self.by_place {
             let backend = Usable {
                 place: *place,
@@ -99,9 +98,6 @@ impl<'a> Candidates<'a> {
                 (true, false) => local_only.push(backend),
                 (true, true) => both.push(backend),
                 (false, true) => cluster_only.push(backend),
-                (false, false) if endpoint.serving && endpoint.terminating => {
-                    draining.push(backend);
-                }
                 (false, false) => {}
             }
         }
@@ -178,8 +174,8 @@ mod tests {
         }
     }
 
-    /// Positions of the endpoints in the local range, the cluster range, and behind both.
-    fn select(endpoints: &[&str]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    /// Positions of the endpoints in the local and in the cluster range.
+    fn select(endpoints: &[&str]) -> (Vec<u8>, Vec<u8>) {
         let endpoints: Vec<Endpoint> = (0..)
             .zip(endpoints)
             .map(|(host, words)| endpoint(host, words))
@@ -196,84 +192,69 @@ mod tests {
             .collect();
         let (local, cluster) = (selected.local_only + selected.both, selected.local_only);
         let end = local + selected.cluster_only;
-        (
-            hosts[..local].to_vec(),
-            hosts[cluster..end].to_vec(),
-            hosts[end..].to_vec(),
-        )
+        assert_eq!(end, hosts.len());
+        (hosts[..local].to_vec(), hosts[cluster..].to_vec())
     }
 
-    /// Endpoints, then local, cluster and draining ones.
-    type Row<'a> = (&'a [&'a str], &'a [u8], &'a [u8], &'a [u8]);
+    /// Endpoints, then local and cluster ones.
+    type Row<'a> = (&'a [&'a str], &'a [u8], &'a [u8]);
 
     const NONE: &[u8] = &[];
 
     const TABLE: [Row<'static>; 14] = [
-        (&[], NONE, NONE, NONE),
-        (&["there ready", "here ready"], &[1], &[1, 0], NONE),
-        (&["here gone", "there gone"], NONE, NONE, NONE),
+        (&[], NONE, NONE),
+        (&["there ready", "here ready"], &[1], &[1, 0]),
+        (&["here gone", "there gone"], NONE, NONE),
         // KEP-1669: each set falls back by itself.
         (
             &["here terminating", "there terminating", "there gone"],
             &[0],
             &[0, 1],
-            NONE,
         ),
-        (
-            &["here terminating", "there ready", "there ready"],
-            &[0],
-            &[1, 2],
-            NONE,
-        ),
+        (&["here terminating", "there ready", "there ready"], &[0], &[1, 2]),
         (
             &["here ready", "here terminating", "there terminating"],
             &[0],
             &[0],
-            &[1, 2],
         ),
         // Zone hints: all ready endpoints must have one, one must be for here; the local set does not look.
         (
             &["here ready zone-b", "there ready zone-a", "there ready zone-b"],
             &[0],
             &[1],
-            NONE,
         ),
-        (&["here ready zone-b", "there ready zone-b"], &[0], &[0, 1], NONE),
-        (&["here ready", "there ready zone-a"], &[0], &[0, 1], NONE),
+        (&["here ready zone-b", "there ready zone-b"], &[0], &[0, 1]),
+        (&["here ready", "there ready zone-a"], &[0], &[0, 1]),
         (
             &["here gone", "there ready zone-a", "there ready zone-b"],
             NONE,
             &[1],
-            NONE,
         ),
         // Node hints come first, and give way to zone hints if NONE is for this node.
         (
             &["here ready @node zone-b", "there ready @other-node zone-a"],
             &[0],
             &[0],
-            NONE,
         ),
         (
             &["here ready @other-node zone-b", "there ready @other-node zone-a"],
             &[0],
             &[1],
-            NONE,
         ),
-        (&["here ready @node", "there ready zone-a"], &[0], &[0, 1], NONE),
+        (&["here ready @node", "there ready zone-a"], &[0], &[0, 1]),
         // Without a ready endpoint there is nothing that hints could choose from.
         (
             &["here terminating zone-b", "there terminating zone-a"],
             &[0],
             &[0, 1],
-            NONE,
         ),
     ];
 
     #[test]
     fn readiness_hints_and_fallbacks() {
-        for (endpoints, local, cluster, draining) in TABLE {
-            let (l, c, d) = select(endpoints);
-            assert_eq!((&*l, &*c, &*d), (local, cluster, draining), "{endpoints:?}");
+        for (endpoints, local, cluster) in TABLE {
+            let (l, c) = select(endpoints);
+            assert_eq!((&*l, &*c), (local, cluster), "{endpoints:?}");
         }
     }
 

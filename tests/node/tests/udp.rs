@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use weir_lab::manifest::{Port, Service};
+use weir_lab::manifest::{Endpoint, Service};
 use weir_lab::peer::connect::ConnectOptions;
 use weir_lab::{Host, Pod, clock};
 use weir_node::ask::{ask, at};
 use weir_node::probe::{Finding, Probe};
 use weir_node::services::{REMOTE, SOLO, TARGET, UDP, endpoints, family};
+use weir_node::services::{Known, REMOTE, SOLO, TARGET, endpoints, family};
 use weir_node::{By, World, can_run};
 
 /// How long after a change nobody may hear answers from where it leads.
@@ -41,9 +43,9 @@ impl Client {
     }
 
     /// One for each way to a Service: pods by both hooks, a machine outside by the node port, a process of the node.
-    fn everywhere(world: &World, millis: u64) -> Vec<Self> {
+    fn everywhere(world: &World, service: Known, millis: u64) -> Vec<Self> {
         let mut clients = Vec::new();
-        for (target, node_port) in SOLO.udp().into_iter().zip(world.at_n1(SOLO.node_udp())) {
+        for (target, node_port) in service.udp().into_iter().zip(world.at_n1(service.node_udp())) {
             let mut stream = |what, by, host: &Host, target, connected| {
                 let probe = Probe::Stream {
                     target,
@@ -177,7 +179,7 @@ fn p10_everybody_leaves_a_backend_that_dies() -> Result<()> {
     }
     let mut world = World::new("udpdies")?;
     let [web_1, web_2, _] = world.web.clone();
-    let clients = Client::everywhere(&world, 900);
+    let clients = Client::everywhere(&world, SOLO, 900);
     thread::sleep(Duration::from_millis(400));
     SOLO.write(&world.manifests, &[&web_2])?;
     let [server, ..] = &mut world.servers;
@@ -196,7 +198,7 @@ fn p10_everybody_waits_while_there_is_no_endpoint() -> Result<()> {
     }
     let world = World::new("udpzero")?;
     let [web_1, web_2, _] = &world.web;
-    let clients = Client::everywhere(&world, 1500);
+    let clients = Client::everywhere(&world, SOLO, 1500);
     thread::sleep(Duration::from_millis(400));
     begin(&world, &[])?;
     thread::sleep(Duration::from_millis(400));
@@ -234,7 +236,7 @@ fn p10_everybody_leaves_a_backend_that_is_not_ready_and_may_return() -> Result<(
         Ok(())
     };
     write(web_1)?;
-    let clients = Client::everywhere(&world, 1300);
+    let clients = Client::everywhere(&world, SOLO, 1300);
     thread::sleep(Duration::from_millis(400));
     write(web_2)?;
     thread::sleep(Duration::from_millis(300));
@@ -242,6 +244,108 @@ fn p10_everybody_leaves_a_backend_that_is_not_ready_and_may_return() -> Result<(
     for client in clients {
         let aborted = 2 * u64::from(client.is_host());
         client.heard(&[web_1.name(), web_2.name(), web_1.name()], aborted)?;
+    }
+    Ok(())
+}
+
+/// Hints, policies, names and the Service itself may go: flows stay where they are as long as the endpoint serves.
+#[test]
+fn p10_nobody_leaves_an_endpoint_that_serves() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let world = World::new("udpserves")?;
+    let [web_1, _, web_3] = &world.web;
+    let write = |service: &Service, endpoints: &[Endpoint]| -> Result<()> {
+        let mut documents = vec![service.to_yaml()];
+        documents.extend(service.slices(endpoints));
+        world.manifests.write(&REMOTE.file(), &documents)
+    };
+    let clients = Client::everywhere(&world, REMOTE, 3500);
+    let [tcp, _] = REMOTE.tcp();
+    let long = ConnectOptions {
+        hold: Duration::from_secs(600),
+        ..ConnectOptions::new(tcp, 5, 5)
+    };
+    let loads = [
+        By::Socket.start(&world.client, &long)?,
+        By::Packet.start(&world.sandbox, &long)?,
+    ];
+    thread::sleep(Duration::from_millis(400));
+    // New ones go to web-1, which is for this node.
+    let mut hinted = endpoints(&[web_1, web_3]);
+    for endpoint in &mut hinted {
+        endpoint.for_node = Some(endpoint.node.clone());
+    }
+    write(&REMOTE.service(), &hinted)?;
+    world.settled(REMOTE, &[web_1])?;
+    thread::sleep(Duration::from_millis(400));
+    let mut other = REMOTE.service();
+    for port in &mut other.ports {
+        port.name = format!("{}-2", port.name);
+    }
+    let local = other
+        .spec("internalTrafficPolicy: Local")
+        .spec("externalTrafficPolicy: Local");
+    write(&local, &hinted)?;
+    thread::sleep(Duration::from_millis(400));
+    for endpoint in hinted
+        .iter_mut()
+        .filter(|endpoint| web_3.addresses().contains(&endpoint.address))
+    {
+        endpoint.ready = false;
+    }
+    write(&local, &hinted)?;
+    thread::sleep(Duration::from_millis(400));
+    write(&REMOTE.service(), &endpoints(&[web_1, web_3]))?;
+    world.settled(REMOTE, &[web_1, web_3])?;
+    for client in clients {
+        client.heard(&["web-3"], 0)?;
+    }
+    for load in loads {
+        let report = load.stop()?;
+        ensure!(
+            report.is_clean() && report.backend("web-3") == 5,
+            "TCP: {report:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A Service that is made again finds the flows of its endpoints where they were.
+#[test]
+fn p10_connected_flows_outlive_a_service_whose_endpoints_stay() -> Result<()> {
+    if !can_run(&[]) {
+        return Ok(());
+    }
+    let world = World::new("udpagain")?;
+    let [web_1, web_2, _] = &world.web;
+    let [target, _] = SOLO.udp();
+    let [node_port, _] = world.at_n1(SOLO.node_udp());
+    let stream = |target| Probe::Stream {
+        target,
+        connected: true,
+        millis: 1800,
+    };
+    let clients = [
+        Client::start("packet path", By::Packet, &world.sandbox, stream(target)),
+        Client::start("node port", By::Packet, &world.outside, stream(node_port)),
+        Client::of_host(&world, target, 1800),
+    ];
+    thread::sleep(Duration::from_millis(300));
+    let slices = SOLO.service().slices(&endpoints(&[web_1, web_2]));
+    world.manifests.write(&SOLO.file(), &slices)?;
+    world.settled_gone(SOLO)?;
+    let refused = Probe::Stream {
+        target,
+        connected: true,
+        millis: 200,
+    };
+    let new = By::Packet.probe(&world.sandbox, &refused)?;
+    ensure!(new.names.is_empty(), "the Service is gone: {new:?}");
+    begin(&world, &[web_1, web_2])?;
+    for client in clients {
+        client.heard(&["web-1"], 0)?;
     }
     Ok(())
 }

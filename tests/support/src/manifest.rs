@@ -227,6 +227,9 @@ impl Service {
                 endpoint.serving,
                 endpoint.terminating
             );
+            if let Some(node) = &endpoint.for_node {
+                let _ = writeln!(yaml, "    hints: {{ forNodes: [{{ name: {node} }}] }}");
+            }
         }
         yaml
     }
@@ -245,6 +248,8 @@ pub struct Endpoint {
     pub serving: bool,
     /// `conditions.terminating`.
     pub terminating: bool,
+    /// The one node of `hints.forNodes`.
+    pub for_node: Option<String>,
 }
 
 impl Endpoint {
@@ -256,6 +261,7 @@ impl Endpoint {
             ready: true,
             serving: true,
             terminating: false,
+            for_node: None,
         }
     }
 }
