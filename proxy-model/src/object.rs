@@ -32,14 +32,10 @@ impl ObjectName {
     /// Whether these are names as the API server takes them (RFC 1123): labels, and for what is no Service names with
     /// dots. They are written to terminals and logs as they are. How long a name is, is judged where it has to fit.
     pub fn is_dns(&self, kind: Kind) -> bool {
-        let name = match kind {
-            Kind::Service => is_label(&self.name),
-            Kind::EndpointSlice
-            | Kind::Node
-            | Kind::ServiceCidr
-            | Kind::Ingress
-            | Kind::IngressClass
-            | Kind::Secret => is_dns_name(&self.name),
+        let name = if kind.has_dots() {
+            is_dns_name(&self.name)
+        } else {
+            is_label(&self.name)
         };
         name && (self.namespace.is_empty() || is_label(&self.namespace))
     }
@@ -112,6 +108,28 @@ impl Kind {
             ("v1", "Secret") => Some(Self::Secret),
             _ => None,
         }
+    }
+
+    /// Whether there may be dots in a name.
+    const fn has_dots(self) -> bool {
+        match self {
+            Self::Service => false,
+            Self::EndpointSlice
+            | Self::Node
+            | Self::ServiceCidr
+            | Self::Ingress
+            | Self::IngressClass
+            | Self::Secret => true,
+        }
+    }
+
+    /// These kinds for people, each with its group and version.
+    pub(crate) fn list(kinds: &[Self]) -> String {
+        let words: Vec<String> = kinds
+            .iter()
+            .map(|kind| format!("{kind} ({})", kind.api_version()))
+            .collect();
+        words.join(", ")
     }
 
     /// Group and version that weir reads it in.
@@ -303,18 +321,20 @@ pub enum DecodeError {
         wanted: &'static str,
     },
     /// A kind that the group does not have.
-    #[error(
-        "{object}: {api_version} has no such kind: correct it; weir reads Service and Node (v1) and EndpointSlice \
-         (discovery.k8s.io/v1)"
-    )]
+    #[error("{object}: {api_version} has no such kind: correct it; read here: {known}")]
     UnknownKind {
         /// Its kind and name.
         object: String,
         /// Group and version.
         api_version: String,
+        /// The kinds that are read.
+        known: String,
     },
     /// A name that the API server refuses.
-    #[error("{kind} {name:?}: namespace and name must be of a-z, 0-9 and -; correct it", name = .name.to_string())]
+    #[error(
+        "{kind} {name:?}: namespace and name must be of a-z, 0-9 and -{dots}, with a letter or digit at each end; correct it",
+        name = .name.to_string(), dots = if kind.has_dots() { " (the name also of dots between such parts)" } else { "" }
+    )]
     BadName {
         /// Its kind.
         kind: Kind,
@@ -438,6 +458,11 @@ mod tests {
         for (kind, namespace, name) in bad {
             let refused = named(kind, namespace, name).unwrap_err();
             assert!(matches!(refused, DecodeError::BadName { .. }), "{refused}");
+            assert_eq!(
+                refused.to_string().contains("dots"),
+                kind != Kind::Service,
+                "{refused}"
+            );
             assert!(!refused.to_string().contains(char::is_control), "{refused:?}");
         }
     }

@@ -57,6 +57,7 @@ pub(crate) fn check(value: &Value, api_version: &str, word: &str, kinds: &[Kind]
     Err(DecodeError::UnknownKind {
         object,
         api_version: api_version.to_owned(),
+        known: Kind::list(kinds),
     })
 }
 

@@ -5,14 +5,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use weir_lab::manifest::{Port, Service};
-use weir_lab::manifest::{Endpoint, Service};
+use weir_lab::manifest::{Endpoint, Port, Service};
 use weir_lab::peer::connect::ConnectOptions;
 use weir_lab::{Host, Pod, clock};
 use weir_node::ask::{ask, at};
 use weir_node::probe::{Finding, Probe};
-use weir_node::services::{REMOTE, SOLO, TARGET, UDP, endpoints, family};
-use weir_node::services::{Known, REMOTE, SOLO, TARGET, endpoints, family};
+use weir_node::services::{Known, REMOTE, SOLO, TARGET, UDP, endpoints, family};
 use weir_node::{By, World, can_run};
 
 /// How long after a change nobody may hear answers from where it leads.
