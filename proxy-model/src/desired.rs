@@ -47,7 +47,16 @@ pub struct Desired {
     /// Its service ports.
     pub ports: Vec<DesiredPort>,
     /// What it asked for and does not get.
-    pub problems: Vec<String>,
+    pub refusals: Vec<Refusal>,
+}
+
+/// A frontend that a Service does not get.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// Why, and what to do.
+    pub what: String,
+    /// Whether it is so because of this node.
+    pub of_node: bool,
 }
 
 impl Desired {
@@ -64,7 +73,7 @@ impl Desired {
                 for frontend in frontends(service, port, family) {
                     match refusal(objects, name, position, &frontend) {
                         None => granted.push(frontend),
-                        Some(problem) => desired.problems.push(problem),
+                        Some(refusal) => desired.refusals.push(refusal),
                     }
                 }
                 if granted.is_empty() {
@@ -92,41 +101,59 @@ impl Desired {
     }
 }
 
-/// Whether a frontend can be served at all, whoever asks for it: a ClusterIP that is an address of this node would
-/// take every other port of the node with it, and an external IP any port of the node that anybody likes
-/// (CVE-2020-8554). A load balancer's address may be the node's: who announces it often puts it on an interface.
+/// Whether a frontend can be served at all, whoever asks for it.
 pub fn is_servable(objects: &Objects, key: &ServiceKey) -> bool {
-    key.scope != Scope::Address.code()
-        || !objects.is_local(key.address)
-        || objects.claims().best(key) == Some(FrontendKind::LoadBalancer)
+    let kind = objects.claims().best(key).unwrap_or(FrontendKind::ExternalIp);
+    taken(objects, key, kind).is_none()
 }
 
-fn refusal(objects: &Objects, name: &ObjectName, position: usize, frontend: &Frontend) -> Option<String> {
+/// Who has an address, so that it can be no frontend.
+enum Taken {
+    ThisNode,
+}
+
+/// A ClusterIP that is an address of this node would take every other port of the node with it, and an external IP any port
+/// of the node that anybody likes (CVE-2020-8554). A load balancer's address may be the node's: who announces it often puts
+/// it on an interface.
+fn taken(objects: &Objects, key: &ServiceKey, kind: FrontendKind) -> Option<Taken> {
+    if key.scope != Scope::Address.code() || kind == FrontendKind::LoadBalancer {
+        return None;
+    }
+    objects.is_local(key.address).then_some(Taken::ThisNode)
+}
+
+fn refusal(objects: &Objects, name: &ObjectName, position: usize, frontend: &Frontend) -> Option<Refusal> {
     let key = &frontend.key;
-    let local = key.scope == Scope::Address.code() && objects.is_local(key.address);
-    if local && frontend.kind != FrontendKind::LoadBalancer {
+    if let Some(taken) = taken(objects, key, frontend.kind) {
         let field = if frontend.kind == FrontendKind::ClusterIp {
             "clusterIP"
         } else {
             "externalIP"
         };
-        return Some(format!(
-            "{field} {} is an address of this node: not served there; choose another",
-            key.address
-        ));
+        let whose = match taken {
+            Taken::ThisNode => "an address of this node",
+        };
+        return Some(Refusal {
+            what: format!(
+                "{field} {} is {whose}: not served there; choose another",
+                key.address
+            ),
+            of_node: matches!(taken, Taken::ThisNode),
+        });
     }
     let (winner, winning_position) = objects.claims().winner(key)?;
     if (winner, winning_position) == (name, position) {
         return None;
     }
     let what = frontend.words();
-    Some(if winner == name {
+    let what = if winner == name {
         format!("{what} is asked for by two of its ports: the second is not served; change it")
     } else {
         format!(
             "{what} belongs to Service {winner}, which comes first: not served here until that one gives it up"
         )
-    })
+    };
+    Some(Refusal { what, of_node: false })
 }
 
 fn backends(objects: &Objects, service: &ObjectName, port: &Port, family: Family) -> Backends {

@@ -19,6 +19,7 @@ use proxy_common::Scope;
 use crate::addresses::{self, Addresses, Planned};
 use crate::adopt::{self, Distrusted};
 use crate::change::{Adopted, Change, Options, Summary};
+use crate::desired::Refusal;
 use crate::health_checks::HealthChecks;
 use crate::mirror::Mirror;
 use crate::node_ports::LOOPBACK;
@@ -40,7 +41,7 @@ pub struct Model {
     pub(crate) dirty: Dirty,
     pub(crate) retries: Retries,
     /// What Services asked for and did not get, as of the last look at each.
-    pub(crate) refused: HashMap<ObjectName, Vec<String>>,
+    pub(crate) refused: HashMap<ObjectName, Vec<Refusal>>,
     /// Services that wait for room in a map.
     pub(crate) waiting_for_room: BTreeSet<ObjectName>,
     /// Whether a row went since the last plan.
@@ -276,7 +277,10 @@ impl Model {
         let of_ranges = self.options.pod_ranges.problem(self.objects.node());
         problems.extend(of_ranges.map(|what| Problem::new(Kind::Node, &name, what)));
         for (name, refused) in &self.refused {
-            let problem = |what| Problem::new(Kind::Service, name, what).because(Reason::FrontendRefused);
+            let problem = |refusal: &Refusal| Problem {
+                of_node: refusal.of_node,
+                ..Problem::new(Kind::Service, name, &refusal.what).because(Reason::FrontendRefused)
+            };
             problems.extend(refused.iter().map(problem));
         }
         for (task, retry) in self.retries.iter() {

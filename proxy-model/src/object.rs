@@ -370,6 +370,8 @@ pub struct Problem {
     pub name: ObjectName,
     /// Its `metadata.uid`, if it has one.
     pub uid: Option<String>,
+    /// Whether it is so on this node; what the object itself says is the same on every node.
+    pub of_node: bool,
 }
 
 /// What sort of problem it is: the reason of its Event.
@@ -407,13 +409,31 @@ impl Problem {
             kind,
             name: name.clone(),
             uid: None,
+            of_node: kind == Kind::Node,
         }
     }
 
     /// For another reason.
     #[must_use]
     pub fn because(self, reason: Reason) -> Self {
-        Self { reason, ..self }
+        let of_node = matches!(
+            reason,
+            Reason::FailedToProgram | Reason::FailedToStartServiceHealthcheck
+        );
+        Self {
+            reason,
+            of_node: self.of_node || of_node,
+            ..self
+        }
+    }
+
+    /// It is so on this node.
+    #[must_use]
+    pub fn on_this_node(self) -> Self {
+        Self {
+            of_node: true,
+            ..self
+        }
     }
 }
 

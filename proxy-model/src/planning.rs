@@ -155,10 +155,10 @@ impl Model {
 
     fn plan_service(&mut self, name: &ObjectName, room: &mut Room) -> Result<Stages, Shortage> {
         let mut desired = Desired::of(&self.objects, name);
-        if desired.problems.is_empty() {
+        if desired.refusals.is_empty() {
             self.refused.remove(name);
         } else {
-            self.refused.insert(name.clone(), desired.problems.clone());
+            self.refused.insert(name.clone(), desired.refusals.clone());
         }
         staying::rename(&mut self.ports, &self.mirror, &desired);
         staying::drain(&self.objects, &self.ports, &self.mirror, &mut desired);

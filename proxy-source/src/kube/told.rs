@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proxy_model::{Kind, Problem, Reason};
+use proxy_model::{Kind, Problem};
 
 /// The API server keeps Events for so long (`--event-ttl`).
 const KEPT: Duration = Duration::from_secs(3600);
@@ -207,11 +207,7 @@ impl Entry {
 
 /// What is read. What is so on one node names it; what the object itself says is the same on every node, and told once.
 fn note(problem: &Problem, node: &str) -> String {
-    let of_node = matches!(
-        problem.reason,
-        Reason::FailedToProgram | Reason::FailedToStartServiceHealthcheck
-    ) || problem.what.contains("this node");
-    let text = if of_node && problem.kind != Kind::Node {
+    let text = if problem.of_node && problem.kind != Kind::Node {
         format!("node {node}: {}", problem.what)
     } else {
         problem.what.clone()
@@ -255,7 +251,7 @@ fn hash(words: &[&str]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use proxy_model::ObjectName;
+    use proxy_model::{ObjectName, Reason};
 
     use super::*;
 
@@ -383,7 +379,10 @@ mod tests {
         let odd = problem("web", "is odd");
         assert_eq!(of("n1", &odd), of("n2", &odd));
         assert_eq!(of("n1", &odd).len(), "web.".len() + 16);
-        let here = problem("web", "clusterIP 192.0.2.1 is an address of this node");
+        // What a user wrote says nothing about the node.
+        let quoted = problem("web", "appProtocol \"this node\" is odd");
+        assert_eq!(of("n1", &quoted), of("n2", &quoted));
+        let here = problem("web", "clusterIP 192.0.2.1 is an address of this node").on_this_node();
         assert_ne!(of("n1", &here), of("n2", &here));
         assert!(note(&here, "n1").starts_with("node n1: clusterIP"));
         let refused = odd.clone().because(Reason::FailedToProgram);
