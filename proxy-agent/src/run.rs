@@ -277,13 +277,13 @@ impl Agent {
                     let own = objects.iter().rev().find_map(|object| self.own_node(object));
                     // A complete list without it: there is nothing to wait for.
                     self.interfaces
-                        .set_node_addresses(own.map(ApiNode::internal_ips).unwrap_or_default());
+                        .set_node_addresses(own.map(ApiNode::ips).unwrap_or_default());
                     own.inspect(|node| self.telemetry.set_node(node));
                 }
                 Change::Put(object) => {
                     // Its addresses tell which interfaces are uplinks.
                     if let Some(own) = self.own_node(object) {
-                        self.interfaces.set_node_addresses(own.internal_ips());
+                        self.interfaces.set_node_addresses(own.ips());
                         self.telemetry.set_node(own);
                     }
                 }

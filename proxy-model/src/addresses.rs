@@ -141,7 +141,10 @@ impl Addresses {
         if objects.is_local(address) {
             return Some(Address {
                 kind: AddressKind::Node.code(),
-                node_ports: u8::from(objects.serves_node_ports(address)),
+                node_ports: match objects.serves_node_ports(address) {
+                    Some(serves) => serves.into(),
+                    None => present.map_or(0, |row| row.node_ports),
+                },
                 vip: u8::from(frontends.is_some()),
                 reserved: 0,
             });

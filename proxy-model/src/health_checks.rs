@@ -86,7 +86,7 @@ fn places(objects: &Objects, family: Family) -> Vec<IpAddr> {
     }
     let local = objects.local().into_iter().flatten().copied();
     local
-        .filter(|ip| Family::of(*ip) == family && objects.serves_node_ports(*ip))
+        .filter(|ip| Family::of(*ip) == family && objects.serves_node_ports(*ip) == Some(true))
         .map(IpAddr::from)
         .collect()
 }

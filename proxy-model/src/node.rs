@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use proxy_common::Ip;
 
-use crate::address;
+use crate::address::{self, Family};
 use crate::api::ApiNode;
 use crate::node_ports::Prefix;
 
@@ -17,8 +17,11 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 pub struct Node {
     /// Its zone.
     pub zone: Option<String>,
-    /// Its `InternalIP`s: where node ports are served.
+    /// Where node ports are served: the first `InternalIP` of each family, and of one that has none the first `ExternalIP`. So
+    /// does kube-proxy.
     pub addresses: BTreeSet<Ip>,
+    /// All of both.
+    pub all: BTreeSet<Ip>,
     /// The ranges of its pods; the first of a family counts.
     pub pod_ranges: Vec<Prefix>,
     /// What is wrong with it.
@@ -26,9 +29,9 @@ pub struct Node {
 }
 
 impl ApiNode {
-    /// Its `InternalIP`s, as the machine has addresses.
-    pub fn internal_ips(&self) -> BTreeSet<IpAddr> {
-        Node::read(self).addresses.into_iter().map(IpAddr::from).collect()
+    /// Its addresses, as the machine has them.
+    pub fn ips(&self) -> BTreeSet<IpAddr> {
+        Node::read(self).all.into_iter().map(IpAddr::from).collect()
     }
 }
 
@@ -39,24 +42,29 @@ impl Node {
             zone: object.metadata.label(ZONE).map(str::to_owned),
             ..Self::default()
         };
-        let addresses = object
-            .status
-            .iter()
-            .filter_map(|status| status.addresses.as_ref())
-            .flatten();
-        for given in addresses.filter(|address| address.kind.as_deref() == Some("InternalIP")) {
-            let text = given.address.as_deref().unwrap_or_default();
-            match address::parse(text) {
-                Some(ip) => {
-                    node.addresses.insert(ip);
-                }
-                None => node.problems.push(format!(
-                    "InternalIP {text:?} is not an address: left out; correct it"
-                )),
-            }
+        for kind in ["InternalIP", "ExternalIP"] {
+            node.read_addresses(object, kind);
         }
         node.read_pod_ranges(object);
         node
+    }
+
+    fn read_addresses(&mut self, object: &ApiNode, kind: &str) {
+        let status = object.status.iter();
+        let addresses = status.filter_map(|status| status.addresses.as_ref()).flatten();
+        for given in addresses.filter(|address| address.kind.as_deref() == Some(kind)) {
+            let text = given.address.as_deref().unwrap_or_default();
+            let Some(ip) = address::parse(text) else {
+                self.problems
+                    .push(format!("{kind} {text:?} is not an address: left out; correct it"));
+                continue;
+            };
+            let known = |other: &Ip| Family::of(*other) == Family::of(ip);
+            if !self.addresses.iter().any(known) {
+                self.addresses.insert(ip);
+            }
+            self.all.insert(ip);
+        }
     }
 
     fn read_pod_ranges(&mut self, object: &ApiNode) {

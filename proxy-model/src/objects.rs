@@ -1,17 +1,19 @@
 //! What the sources have said so far, and who is touched when they say something new.
 
+mod this_node;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use proxy_common::{Ip, ServiceCidrs, ServiceKey};
 
-use crate::address::{self, Family};
+use crate::address;
 use crate::age::Created;
 use crate::api::{ApiEndpointSlice, ApiService};
 use crate::change::Options;
 use crate::claims::Claims;
 use crate::frontend::{Frontend, wishes};
-use crate::node::{self, Node};
-use crate::node_ports::{LOOPBACK, NodePortAddresses};
+use crate::node::Node;
+use crate::node_ports::NodePortAddresses;
 use crate::object::{Kind, Object, ObjectName, Problem};
 use crate::service::{Service, is_not_ours};
 use crate::service_cidrs::{Elsewhere, Ranges};
@@ -60,6 +62,8 @@ pub struct Objects {
     external_ips: bool,
     only_own_node: bool,
     localhost_node_ports: bool,
+    /// Addresses of this node, as its Node named them last.
+    named: Option<BTreeSet<Ip>>,
 }
 
 impl Objects {
@@ -82,6 +86,7 @@ impl Objects {
             external_ips: options.external_ips,
             only_own_node: options.only_own_node,
             localhost_node_ports: options.localhost_node_ports,
+            named: None,
         }
     }
 
@@ -130,27 +135,6 @@ impl Objects {
         self.local.as_ref().is_some_and(|local| local.contains(&address))
     }
 
-    /// Whether node ports are served on a local address: as configured, or at the Node's `InternalIP`s, or at all if
-    /// the Node names none.
-    pub fn serves_node_ports(&self, address: Ip) -> bool {
-        let named = || {
-            let node = self.node.as_ref();
-            node.is_none_or(|node| node.addresses.is_empty() || node.addresses.contains(&address))
-        };
-        self.node_port_addresses.includes(address).unwrap_or_else(named)
-    }
-
-    /// Whether that is so for all addresses of a family that the node may ever have.
-    pub fn serves_node_ports_everywhere(&self, family: Family) -> bool {
-        let unnamed = || {
-            let node = self.node.as_ref();
-            node.is_none_or(|node| node.addresses.is_empty())
-        };
-        self.node_port_addresses
-            .includes_all(family)
-            .unwrap_or_else(unnamed)
-    }
-
     /// The ranges that ClusterIPs are given out of; `None` before they were told.
     pub fn service_cidrs(&self) -> Option<ServiceCidrs> {
         let told = self.synced.contains(&Kind::ServiceCidr);
@@ -160,12 +144,6 @@ impl Objects {
     /// Whether an address is the ClusterIP of another proxy's Service.
     pub fn is_elsewhere(&self, address: Ip) -> bool {
         self.elsewhere.has(address)
-    }
-
-    /// Whether node ports are served at a loopback address of the host.
-    pub fn serves_loopback(&self, address: Ip) -> bool {
-        let wanted = self.localhost_node_ports || !address.is_v4();
-        LOOPBACK.contains(&address) && wanted && self.node_port_addresses.includes(address) == Some(true)
     }
 
     /// Whether complete lists of all kinds that are needed have been seen.
@@ -189,8 +167,8 @@ impl Objects {
                 self.put_node(Some(Node::read(node)), dirty);
             }
             Object::ServiceCidr(cidr) => dirty.other |= self.service_cidrs.put(&name, cidr),
-            // Who is there is told while the own Node is not.
-            Object::Node(_) => dirty.other |= new && self.node.is_none(),
+            // Who is there is told while the own Node is not, and that there are Nodes at all.
+            Object::Node(_) => self.note_other_node(new, dirty),
             Object::Ingress(_) | Object::IngressClass(_) | Object::Secret(_) => {}
         }
     }
@@ -205,7 +183,7 @@ impl Objects {
             Kind::EndpointSlice => self.forget_slice(name, dirty),
             Kind::Node if name.name == self.node_name => self.put_node(None, dirty),
             Kind::ServiceCidr => dirty.other |= self.service_cidrs.delete(name),
-            Kind::Node => dirty.other |= self.node.is_none(),
+            Kind::Node => self.note_other_node(true, dirty),
             Kind::Ingress | Kind::IngressClass | Kind::Secret => {}
         }
     }
@@ -320,24 +298,6 @@ impl Objects {
         dirty.services.insert(owner);
     }
 
-    fn put_node(&mut self, node: Option<Node>, dirty: &mut Dirty) {
-        let zone_before = self.zone().map(str::to_owned);
-        if self.node == node {
-            return;
-        }
-        self.node = node;
-        dirty.other = true;
-        dirty.addresses.extend(self.local.iter().flatten());
-        if self.zone() != zone_before.as_deref() {
-            let hinted = |slice: &Slice| slice.endpoints.iter().any(|endpoint| !endpoint.zones.is_empty());
-            let touched = self
-                .slices
-                .iter()
-                .filter(|(_, slices)| slices.values().any(hinted));
-            dirty.services.extend(touched.map(|(name, _)| name.clone()));
-        }
-    }
-
     /// What is wrong with the objects themselves.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -364,35 +324,5 @@ impl Objects {
         problems.extend(self.service_cidrs.problems());
         problems.extend(self.node_problems());
         problems
-    }
-
-    fn node_problems(&self) -> Vec<Problem> {
-        let name = ObjectName::new("", self.node_name.clone());
-        let said = self.node.iter().flat_map(|node| node.problems.iter().cloned());
-        let mut problems: Vec<Problem> = said.map(|what| Problem::new(Kind::Node, &name, what)).collect();
-        problems.extend(self.absence().map(|what| Problem::new(Kind::Node, &name, what)));
-        let local = self.local.iter().flatten();
-        let elsewhere = self.local.as_ref().is_some_and(|local| !local.is_empty())
-            && local.copied().all(|address| !self.serves_node_ports(address))
-            && !LOOPBACK.into_iter().any(|address| self.serves_loopback(address));
-        if elsewhere {
-            let what = if self.node_port_addresses == NodePortAddresses::Primary {
-                "none of its InternalIPs is on an interface here: node ports are not served; correct the Node or \
-                 --node-name"
-            } else {
-                "no address of an interface here is in the ranges of nodePortAddresses: node ports are not served; \
-                 correct --nodeport-addresses or the file given with --config"
-            };
-            problems.push(Problem::new(Kind::Node, &name, what));
-        }
-        problems
-    }
-
-    /// What to say if the complete list of Nodes is without the own one.
-    fn absence(&self) -> Option<String> {
-        let others = self.names.get(&Kind::Node).into_iter().flat_map(HashMap::keys);
-        let others = others.map(|name| name.name.as_str()).collect();
-        let missing = self.node.is_none() && self.synced.contains(&Kind::Node);
-        missing.then(|| node::absence(others, self.only_own_node))?
     }
 }

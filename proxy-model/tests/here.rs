@@ -1,0 +1,84 @@
+//! What is decided by what is known of the own node.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use proxy_common::Ip;
+use proxy_model::{
+    Adopted, Change, Kind, LocalAddress, Model, Object, ObjectName, Options,
+};
+use serde_json::{Value, json};
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).unwrap().unwrap()
+}
+
+fn node(name: &str, addresses: &Value) -> Object {
+    object(
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"addresses": addresses}}),
+    )
+}
+
+const HERE: Ip = Ip::v4([192, 0, 2, 1]);
+
+/// An agent that reads an API server, which lists the own Node only.
+fn model(adopted: Adopted) -> Model {
+    let options = Options {
+        only_own_node: true,
+        ..Options::new("n1", 7)
+    };
+    let mut model = Model::new(options, adopted);
+    model.observe(Change::LocalAddresses(vec![LocalAddress {
+        ip: HERE,
+        interface: 2,
+    }]));
+    for kind in Kind::ALL {
+        model.observe(Change::Replace(kind, Vec::new()));
+    }
+    model
+}
+
+fn settle(model: &mut Model, rows: &mut Adopted) {
+    loop {
+        let plan = model.plan(Duration::ZERO);
+        if plan.is_empty() {
+            return;
+        }
+        for step in plan {
+            if let proxy_model::Step::PutAddress { address, row } = step {
+                rows.addresses.retain(|(other, _)| *other != address);
+                rows.addresses.push((address, row));
+            }
+            model.applied(&step);
+        }
+    }
+}
+
+/// Whether node ports are served at the address of this node.
+fn serves(rows: &Adopted) -> Option<bool> {
+    let row = rows.addresses.iter().find(|(address, _)| *address == HERE);
+    row.map(|(_, row)| row.node_ports == 1)
+}
+
+#[test]
+fn nobody_serves_node_ports_before_the_node_names_an_address() {
+    let mut rows = Adopted::default();
+    let mut agent = model(Adopted::default());
+    settle(&mut agent, &mut rows);
+    assert_eq!(serves(&rows), Some(false), "no Node");
+    agent.observe(Change::Put(node("n1", &json!([]))));
+    settle(&mut agent, &mut rows);
+    assert_eq!(serves(&rows), Some(false), "a Node without addresses");
+    let address = json!([{"type": "InternalIP", "address": "192.0.2.1"}]);
+    agent.observe(Change::Put(node("n1", &address)));
+    settle(&mut agent, &mut rows);
+    assert_eq!(serves(&rows), Some(true));
+    agent.observe(Change::Delete(Kind::Node, ObjectName::new("", "n1")));
+    settle(&mut agent, &mut rows);
+    assert_eq!(serves(&rows), Some(true), "the Node is deleted");
+    // Another agent does not know it, and leaves it as it is.
+    let mut agent = model(rows.clone());
+    settle(&mut agent, &mut rows);
+    assert_eq!(serves(&rows), Some(true), "after a restart");
+}
