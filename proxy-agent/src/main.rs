@@ -54,6 +54,10 @@ async fn agent(flags: AgentFlags) -> Result<()> {
     let node_name = settings.node_name;
     let node = check::node(&flags.bpffs.bpffs, flags.cgroup.as_deref())?;
     let metrics = Arc::new(Metrics::new()?);
+    let hosts = flags.api_server.iter().filter_map(|url| url.host());
+    let api_servers = hosts
+        .filter_map(|host| proxy_model::parse_address(host.trim_matches(['[', ']'])))
+        .collect();
     let source: Box<dyn Source> = match flags.manifests {
         Some(directory) => Box::new(Folder::new(directory, &Kind::ALL)),
         None => Box::new(
@@ -83,6 +87,7 @@ async fn agent(flags: AgentFlags) -> Result<()> {
         masquerade: settings.sources.masquerade,
         pod_ranges: settings.sources.pod_ranges,
         localhost_node_ports: settings.localhost_node_ports,
+        api_servers,
         kernel: kernel::Options {
             pins: flags.bpffs.pins(),
             cgroup: node.cgroup,

@@ -9,10 +9,12 @@
 //!
 //! The first event is acted on at once; what arrives while steps run is taken together.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proxy_common::Ip;
 use proxy_model::api::ApiNode;
 use proxy_model::{Change, Kind, Masquerade, Model, NodePortAddresses, Object, PodRanges};
 use rand::rngs::SmallRng;
@@ -50,6 +52,8 @@ pub struct Options {
     pub pod_ranges: PodRanges,
     /// Whether node ports may be served at 127.0.0.1.
     pub localhost_node_ports: bool,
+    /// Addresses of API servers that were named.
+    pub api_servers: BTreeSet<Ip>,
     /// What to load and where.
     pub kernel: kernel::Options,
     /// Which interfaces are what.
@@ -113,6 +117,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         pod_ranges: options.pod_ranges,
         only_own_node: options.source.only_own_node(),
         localhost_node_ports: options.localhost_node_ports,
+        api_servers: options.api_servers,
         // Each node starts its round robin somewhere else, so that they do not all pick the same endpoint first.
         ..proxy_model::Options::new(options.node_name, SmallRng::from_os_rng().random())
     };

@@ -66,6 +66,8 @@ pub struct Options {
     pub pod_ranges: PodRanges,
     /// Whether the source lists no Node but the own one.
     pub only_own_node: bool,
+    /// Addresses of API servers that were named: no external IP may be one.
+    pub api_servers: BTreeSet<Ip>,
     /// Sizes of the maps.
     pub limits: Limits,
 }
@@ -82,6 +84,7 @@ impl Options {
             masquerade: Masquerade::default(),
             pod_ranges: PodRanges::default(),
             only_own_node: false,
+            api_servers: BTreeSet::new(),
             limits: Limits::default(),
         }
     }

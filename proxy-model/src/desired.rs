@@ -110,16 +110,21 @@ pub fn is_servable(objects: &Objects, key: &ServiceKey) -> bool {
 /// Who has an address, so that it can be no frontend.
 enum Taken {
     ThisNode,
+    ApiServer,
 }
 
 /// A ClusterIP that is an address of this node would take every other port of the node with it, and an external IP any port
-/// of the node that anybody likes (CVE-2020-8554). A load balancer's address may be the node's: who announces it often puts
-/// it on an interface.
+/// of the node that anybody likes, or what the cluster says to its API servers (CVE-2020-8554). A load balancer's address
+/// may be either: who announces it often puts it on an interface, and not everybody may write it.
 fn taken(objects: &Objects, key: &ServiceKey, kind: FrontendKind) -> Option<Taken> {
     if key.scope != Scope::Address.code() || kind == FrontendKind::LoadBalancer {
         return None;
     }
-    objects.is_local(key.address).then_some(Taken::ThisNode)
+    if objects.is_local(key.address) {
+        return Some(Taken::ThisNode);
+    }
+    let reached = kind == FrontendKind::ExternalIp && objects.is_api_server(key.address);
+    reached.then_some(Taken::ApiServer)
 }
 
 fn refusal(objects: &Objects, name: &ObjectName, position: usize, frontend: &Frontend) -> Option<Refusal> {
@@ -132,6 +137,7 @@ fn refusal(objects: &Objects, name: &ObjectName, position: usize, frontend: &Fro
         };
         let whose = match taken {
             Taken::ThisNode => "an address of this node",
+            Taken::ApiServer => "an address of an API server",
         };
         return Some(Refusal {
             what: format!(

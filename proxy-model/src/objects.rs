@@ -64,6 +64,20 @@ pub struct Objects {
     localhost_node_ports: bool,
     /// Addresses of this node, as its Node named them last.
     named: Option<BTreeSet<Ip>>,
+    /// API servers that were named.
+    api_servers: BTreeSet<Ip>,
+}
+
+/// The Service whose endpoints are the API servers.
+fn api_servers() -> ObjectName {
+    ObjectName::new("default", "kubernetes")
+}
+
+/// The API servers that a slice tells of.
+fn api_servers_of(owner: &ObjectName, slice: Option<&Slice>) -> Vec<Ip> {
+    let slice = slice.filter(|_| *owner == api_servers());
+    let endpoints = slice.into_iter().flat_map(|slice| &slice.endpoints);
+    endpoints.map(|endpoint| endpoint.address).collect()
 }
 
 impl Objects {
@@ -87,6 +101,7 @@ impl Objects {
             only_own_node: options.only_own_node,
             localhost_node_ports: options.localhost_node_ports,
             named: None,
+            api_servers: options.api_servers.clone(),
         }
     }
 
@@ -133,6 +148,15 @@ impl Objects {
     /// Whether an address is one of this node's interfaces'.
     pub fn is_local(&self, address: Ip) -> bool {
         self.local.as_ref().is_some_and(|local| local.contains(&address))
+    }
+
+    /// Whether an address is an API server's: one that was named, or an endpoint of the Service `kubernetes`.
+    pub fn is_api_server(&self, address: Ip) -> bool {
+        let slices = self.slices.get(&api_servers()).into_iter();
+        let mut told = slices
+            .flat_map(BTreeMap::values)
+            .flat_map(|slice| &slice.endpoints);
+        self.api_servers.contains(&address) || told.any(|endpoint| endpoint.address == address)
     }
 
     /// The ranges that ClusterIPs are given out of; `None` before they were told.
@@ -274,10 +298,19 @@ impl Objects {
         }
         let siblings = self.slices.entry(owner.clone()).or_default();
         if siblings.get(&name.name) != Some(&slice) {
-            siblings.insert(name.name.clone(), slice);
+            let now = api_servers_of(&owner, Some(&slice));
+            let before = siblings.insert(name.name.clone(), slice);
             self.owners.insert(name, owner.clone());
+            self.note_api_servers(api_servers_of(&owner, before.as_ref()), dirty);
+            self.note_api_servers(now, dirty);
             dirty.services.insert(owner);
         }
+    }
+
+    /// Who asks for an API server's address is looked at again.
+    fn note_api_servers(&self, addresses: Vec<Ip>, dirty: &mut Dirty) {
+        let asking = addresses.into_iter().flat_map(|address| self.claims.at(address));
+        dirty.services.extend(asking.cloned());
     }
 
     fn forget_slice(&mut self, name: &ObjectName, dirty: &mut Dirty) {
@@ -290,10 +323,11 @@ impl Objects {
             return;
         };
         if let Some(siblings) = self.slices.get_mut(&owner) {
-            siblings.remove(&name.name);
+            let before = siblings.remove(&name.name);
             if siblings.is_empty() {
                 self.slices.remove(&owner);
             }
+            self.note_api_servers(api_servers_of(&owner, before.as_ref()), dirty);
         }
         dirty.services.insert(owner);
     }

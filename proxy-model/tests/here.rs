@@ -1,4 +1,4 @@
-//! What is decided by what is known of the own node.
+//! What is decided by what is known of the own node and of API servers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,12 +20,17 @@ fn node(name: &str, addresses: &Value) -> Object {
     )
 }
 
+fn service(name: &str, spec: &Value) -> Object {
+    object(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}))
+}
+
 const HERE: Ip = Ip::v4([192, 0, 2, 1]);
 
 /// An agent that reads an API server, which lists the own Node only.
-fn model(adopted: Adopted) -> Model {
+fn model(adopted: Adopted, api_servers: &[Ip]) -> Model {
     let options = Options {
         only_own_node: true,
+        api_servers: api_servers.iter().copied().collect(),
         ..Options::new("n1", 7)
     };
     let mut model = Model::new(options, adopted);
@@ -64,7 +69,7 @@ fn serves(rows: &Adopted) -> Option<bool> {
 #[test]
 fn nobody_serves_node_ports_before_the_node_names_an_address() {
     let mut rows = Adopted::default();
-    let mut agent = model(Adopted::default());
+    let mut agent = model(Adopted::default(), &[]);
     settle(&mut agent, &mut rows);
     assert_eq!(serves(&rows), Some(false), "no Node");
     agent.observe(Change::Put(node("n1", &json!([]))));
@@ -78,7 +83,23 @@ fn nobody_serves_node_ports_before_the_node_names_an_address() {
     settle(&mut agent, &mut rows);
     assert_eq!(serves(&rows), Some(true), "the Node is deleted");
     // Another agent does not know it, and leaves it as it is.
-    let mut agent = model(rows.clone());
+    let mut agent = model(rows.clone(), &[]);
     settle(&mut agent, &mut rows);
     assert_eq!(serves(&rows), Some(true), "after a restart");
+}
+
+#[test]
+fn an_api_server_that_was_named_is_nobodys_external_ip() {
+    let mut agent = model(Adopted::default(), &[Ip::v4([198, 51, 100, 7])]);
+    let spec = json!({"clusterIP": "10.96.0.9", "externalIPs": ["198.51.100.7", "198.51.100.8"], "ports": [{"port": 443}]});
+    agent.observe(Change::Put(service("thief", &spec)));
+    settle(&mut agent, &mut Adopted::default());
+    let problems: Vec<String> = agent.problems().iter().map(ToString::to_string).collect();
+    let refused = problems.iter().filter(|what| what.contains("198.51.100"));
+    assert_eq!(
+        refused.collect::<Vec<_>>(),
+        [
+            "Service default/thief: externalIP 198.51.100.7 is an address of an API server: not served there; choose another"
+        ]
+    );
 }
