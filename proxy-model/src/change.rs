@@ -1,6 +1,6 @@
 //! What goes into the model: news, options, and the rows that a former agent left; and the counts that come out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proxy_common::{
@@ -8,6 +8,7 @@ use proxy_common::{
     ServiceName, limits,
 };
 
+use crate::address::Family;
 use crate::masquerade::Masquerade;
 use crate::node_ports::{NodePortAddresses, Prefix};
 use crate::object::{Kind, Object, ObjectName};
@@ -164,8 +165,17 @@ impl Default for Adopted {
 /// The node port range of a node without node ports: nothing is between 1 and 0.
 pub const NO_NODE_PORTS: (u16, u16) = (1, 0);
 
+/// What a traffic policy is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TrafficFrom {
+    /// `internalTrafficPolicy`.
+    Cluster,
+    /// `externalTrafficPolicy`.
+    Outside,
+}
+
 /// What the model has brought about, for status lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
     /// Whether complete lists of all kinds have been seen.
     pub synced: bool,
@@ -173,6 +183,8 @@ pub struct Summary {
     pub services: usize,
     /// Frontends in the kernel.
     pub frontends: usize,
+    /// Service ports whose traffic from there is dropped: by a policy `Local` that no endpoint here meets.
+    pub without_local: BTreeMap<(TrafficFrom, Family), usize>,
     /// Backends in service in the kernel, one for each (service port, endpoint).
     pub backends: usize,
     /// Services whose rows are not yet what the objects say.

@@ -41,6 +41,7 @@ pub mod age;
 pub mod api;
 pub mod change;
 pub mod claims;
+mod counts;
 pub mod desired;
 pub mod external;
 pub mod frontend;
@@ -74,7 +75,7 @@ pub mod staying;
 pub mod traffic;
 
 pub use address::{Family, parse as parse_address};
-pub use change::{Adopted, Change, Limits, LocalAddress, NO_NODE_PORTS, Options, Summary};
+pub use change::{Adopted, Change, Limits, LocalAddress, NO_NODE_PORTS, Options, Summary, TrafficFrom};
 pub use health_checks::{HealthChecks, LocalEndpoints};
 pub use leaving::GRACE;
 pub use masquerade::Masquerade;

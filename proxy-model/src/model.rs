@@ -355,6 +355,7 @@ impl Model {
             synced: self.objects.synced(),
             services: services.len(),
             frontends: self.mirror.services().len(),
+            without_local: self.without_local(),
             backends: self.mirror.serving(),
             pending: self.dirty.services.len(),
             problems: self.problems().len(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proxy_common::Ip;
 use proxy_model::{
-    Adopted, Change, Kind, LocalAddress, Model, Object, ObjectName, Options,
+    Adopted, Change, Family, Kind, LocalAddress, Model, Object, ObjectName, Options, TrafficFrom,
 };
 use serde_json::{Value, json};
 
@@ -100,6 +100,38 @@ fn an_api_server_that_was_named_is_nobodys_external_ip() {
         refused.collect::<Vec<_>>(),
         [
             "Service default/thief: externalIP 198.51.100.7 is an address of an API server: not served there; choose another"
+        ]
+    );
+}
+
+#[test]
+fn what_a_local_policy_drops_is_counted() {
+    let mut agent = model(Adopted::default(), &[]);
+    let ports =
+        json!([{"name": "a", "port": 80, "nodePort": 30080}, {"name": "b", "port": 81, "nodePort": 30081}]);
+    let both = json!({"type": "NodePort", "clusterIPs": ["10.96.0.1", "fd00::1"], "ports": ports, "externalTrafficPolicy": "Local"});
+    agent.observe(Change::Put(service("out", &both)));
+    let local = json!({"clusterIP": "10.96.0.2", "internalTrafficPolicy": "Local", "ports": [{"name": "a", "port": 80}]});
+    agent.observe(Change::Put(service("in", &local)));
+    agent.observe(Change::Put(service(
+        "empty",
+        &json!({"clusterIP": "10.96.0.3", "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}),
+    )));
+    for (name, node) in [("out", "n2"), ("in", "n2")] {
+        agent.observe(Change::Put(object(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": node}],
+            "ports": [{"name": "a", "port": 8080}, {"name": "b", "port": 8081}],
+        }))));
+    }
+    settle(&mut agent, &mut Adopted::default());
+    let counts: Vec<_> = agent.describe().without_local.into_iter().collect();
+    assert_eq!(
+        counts,
+        [
+            ((TrafficFrom::Cluster, Family::V4), 1),
+            ((TrafficFrom::Outside, Family::V4), 2)
         ]
     );
 }

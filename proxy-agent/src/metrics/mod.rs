@@ -13,6 +13,7 @@ mod scrape;
 pub use latency::Latency;
 pub use scrape::Scraper;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use prometheus::{
     TextEncoder,
 };
 use proxy_daemon::metrics::{Adder, Process, number};
-use proxy_model::{Family, Kind, Summary};
+use proxy_model::{Family, Kind, Summary, TrafficFrom};
 
 use crate::config::VERSION;
 
@@ -40,6 +41,7 @@ pub struct Metrics {
     endpoint_changes_pending: IntGauge,
     service_changes: IntCounter,
     service_changes_pending: IntGauge,
+    without_local: IntGaugeVec,
     /// Answers to `/healthz`, by status.
     pub healthz: IntCounterVec,
     /// Answers to `/livez`, by status.
@@ -94,6 +96,7 @@ impl Metrics {
             endpoint_changes_pending: add.int_gauge(&proxy("endpoint_changes_pending"), "Changes of EndpointSlices that are not in the kernel yet")?,
             service_changes: add.counter(&proxy("service_changes_total"), "Changes of Services that the agent has seen")?,
             service_changes_pending: add.int_gauge(&proxy("service_changes_pending"), "Changes of Services that are not in the kernel yet")?,
+            without_local: add.int_gauges(&proxy("no_local_endpoints_total"), "Service ports with a Local traffic policy and endpoints, none of which is on this node", &["traffic_policy", "ip_family"])?,
             healthz: add.counters("kubeproxy_proxy_healthz_total", "Answers to /healthz", &["code"])?,
             livez: add.counters("kubeproxy_proxy_livez_total", "Answers to /livez", &["code"])?,
             sources: Arc::new(proxy_source::Metrics::new(&registry)?),
@@ -131,6 +134,7 @@ impl Metrics {
             self.steps.with_label_values(&[result]);
             self.sockets.with_label_values(&[result]);
         }
+        self.set_without_local(&BTreeMap::new());
         for counters in [&self.healthz, &self.livez] {
             counters.with_label_values(&["200"]);
             counters.with_label_values(&["503"]);
@@ -188,8 +192,22 @@ impl Metrics {
         self.backends.set(number(summary.backends));
         self.waiting.set(number(summary.pending));
         self.problems.set(number(problems));
+        self.set_without_local(&summary.without_local);
         self.interfaces.set(number(interfaces));
         self.ready.set(ready.into());
+    }
+
+    fn set_without_local(&self, counts: &BTreeMap<(TrafficFrom, Family), usize>) {
+        for (from, policy) in [
+            (TrafficFrom::Cluster, "internal"),
+            (TrafficFrom::Outside, "external"),
+        ] {
+            for family in [Family::V4, Family::V6] {
+                let count = counts.get(&(from, family)).copied().unwrap_or_default();
+                let gauge = self.without_local.with_label_values(&[policy, label(family)]);
+                gauge.set(number(count));
+            }
+        }
     }
 
     /// Sockets whose endpoint is gone were ended, or the kernel refused.

@@ -18,6 +18,11 @@ fn full() -> Metrics {
         refused: 1,
     });
     metrics.programmed(Family::V6, second(2));
+    let summary = Summary {
+        without_local: [((TrafficFrom::Outside, Family::V4), 2)].into(),
+        ..Summary::default()
+    };
+    metrics.counted(&summary, 0, 0, true);
     metrics.sources.watching("services", "services", true);
     metrics.sources.requested(["200", "GET", "192.0.2.1:6443"]);
     metrics.packets.with_label_values(&["no_endpoints"]).inc();
@@ -78,7 +83,9 @@ fn sample(line: &str, kinds: &BTreeMap<String, String>) {
 fn the_text_is_what_prometheus_reads() {
     let text = full().text().unwrap();
     let kinds = families(&text);
-    for (name, kind) in &kinds {
+    // kube-proxy's name, and its kind.
+    let gauge = "kubeproxy_sync_proxy_rules_no_local_endpoints_total";
+    for (name, kind) in kinds.iter().filter(|(name, _)| *name != gauge) {
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name}: {kind}");
     }
     let lines = [
@@ -89,6 +96,8 @@ fn the_text_is_what_prometheus_reads() {
         "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0\n",
         "kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv6\",le=\"300\"} 1\n",
         "kubeproxy_proxy_healthz_total{code=\"503\"} 0\n",
+        "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"external\"} 2\n",
+        "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"internal\"} 0\n",
         "weir_steps_total{result=\"done\"} 7\n",
     ];
     for line in lines {
