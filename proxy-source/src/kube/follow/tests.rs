@@ -75,14 +75,18 @@ impl Consumer {
             let Ok(Some(changes)) = timeout_at(until, self.changes.recv()).await else {
                 panic!("{:?} instead of {names:?}", self.known.get(&kind))
             };
-            changes.into_iter().for_each(|change| self.take(change));
+            for change in changes {
+                self.take(change);
+            }
         }
     }
 
     async fn hears(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while let Ok(Some(changes)) = timeout_at(until, self.changes.recv()).await {
-            changes.into_iter().for_each(|change| self.take(change));
+            for change in changes {
+                self.take(change);
+            }
         }
     }
 }

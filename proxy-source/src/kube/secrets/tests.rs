@@ -96,7 +96,9 @@ impl Consumer {
             let Ok(Some(changes)) = more else {
                 panic!("{:?} instead of {all:?}", self.known)
             };
-            changes.into_iter().for_each(|change| self.take(change));
+            for change in changes {
+                self.take(change);
+            }
         }
     }
 
@@ -268,7 +270,9 @@ async fn thousands_come_a_few_at_a_time() {
     let mut consumer = Consumer::of(&api, vec![], &wanted);
     while consumer.known.len() < all.len() {
         let changes = consumer.changes.recv().await.unwrap();
-        changes.into_iter().for_each(|change| consumer.take(change));
+        for change in changes {
+            consumer.take(change);
+        }
     }
     let took = began.elapsed();
     assert!(took < Duration::from_secs(60), "{took:?}");
