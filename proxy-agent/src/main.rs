@@ -12,7 +12,7 @@ use proxy_daemon::panics;
 use proxy_model::Kind;
 use proxy_source::Source;
 use proxy_source::folder::Folder;
-use proxy_source::kube::{self, Follow, Kube};
+use proxy_source::kube::{self, Follow, Kube, KubeconfigFile};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -58,23 +58,13 @@ async fn agent(flags: AgentFlags) -> Result<()> {
     let api_servers = hosts
         .filter_map(|host| proxy_model::parse_address(host.trim_matches(['[', ']'])))
         .collect();
-    let source: Box<dyn Source> = match flags.manifests {
-        Some(directory) => Box::new(Folder::new(directory, &Kind::ALL)),
-        None => Box::new(
-            Kube::connect(kube::Options {
-                kubeconfig: settings.kubeconfig,
-                api_servers: flags.api_server,
-                follows: Follow::of_node(&node_name),
-                secrets: None,
-                controller: "weir",
-                node: node_name.clone(),
-                lease: None,
-                serves_cluster_ips: true,
-                metrics: Arc::clone(&metrics.sources),
-            })
-            .await?,
-        ),
-    };
+    let source = source(
+        &flags,
+        settings.kubeconfig,
+        &node_name,
+        Arc::clone(&metrics.sources),
+    )
+    .await?;
     tracing::info!(
         version = config::VERSION.as_str(),
         node = node_name,
@@ -109,4 +99,28 @@ async fn agent(flags: AgentFlags) -> Result<()> {
     })
     .await?;
     Ok(())
+}
+
+/// Where objects come from.
+async fn source(
+    flags: &AgentFlags,
+    kubeconfig: Option<KubeconfigFile>,
+    node: &str,
+    metrics: Arc<proxy_source::Metrics>,
+) -> Result<Box<dyn Source>> {
+    if let Some(directory) = &flags.manifests {
+        return Ok(Box::new(Folder::new(directory.clone(), &Kind::ALL)));
+    }
+    let options = kube::Options {
+        kubeconfig,
+        api_servers: flags.api_server.clone(),
+        follows: Follow::of_node(node),
+        secrets: None,
+        controller: "weir",
+        node: node.to_owned(),
+        lease: None,
+        serves_cluster_ips: true,
+        metrics,
+    };
+    Ok(Box::new(Kube::connect(options).await?))
 }

@@ -10,28 +10,25 @@
 //! The first event is acted on at once; what arrives while steps run is taken together.
 
 use std::collections::BTreeSet;
+mod inputs;
+
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use proxy_common::Ip;
 use proxy_model::api::ApiNode;
 use proxy_model::{Change, Kind, Masquerade, Model, NodePortAddresses, Object, PodRanges};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
 
+use self::inputs::{Input, Inputs};
 use crate::apply::{self, Outcome};
 use crate::clock;
 use crate::error::chain;
-use crate::http::{self, Refused, ServiceChecks};
-use crate::kernel::{
-    self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot, Sweeper, Walk,
-};
+use crate::http::{self, ServiceChecks};
+use crate::kernel::{self, Interfaces, Kernel, LoadError, MapError, Maps, OpenError, Rules, Snapshot};
 use crate::leaving::Leaving;
 use crate::metrics::{Metrics, Scraper};
-use crate::problems;
 use crate::telemetry::Telemetry;
 use proxy_source::{Changes, Report, Source, SourceError};
 
@@ -152,76 +149,6 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             news |= agent.observe(changes);
         }
         agent.step(news).await;
-    }
-}
-
-enum Input {
-    Stop(&'static str),
-    Changes(Changes),
-    Snapshot(Snapshot),
-    Walk(Walk),
-    /// Health check node ports that cannot be answered, or sockets that cannot be ended, are others now.
-    Refused,
-    Time,
-}
-
-/// All that can wake the loop.
-struct Inputs {
-    changes: mpsc::Receiver<Changes>,
-    snapshots: watch::Receiver<Snapshot>,
-    walks: mpsc::Receiver<Walk>,
-    refused: watch::Receiver<Refused>,
-    staying: watch::Receiver<Option<String>>,
-    terminate: Signal,
-    interrupt: Signal,
-    source: tokio::task::JoinHandle<Result<(), SourceError>>,
-}
-
-impl Inputs {
-    fn start(source: Box<dyn Source>, agent: &Agent) -> Result<Self, RunError> {
-        let (changes_out, changes) = mpsc::channel(QUEUE);
-        let (walks_out, walks) = mpsc::channel(1);
-        let mut snapshots = agent.interfaces.snapshots();
-        snapshots.mark_changed();
-        tracing::info!("reading {}", source.describe());
-        if let Err(error) = problems::answer(agent.maps.pins(), agent.problems.sentences()) {
-            tracing::warn!("`weir status` will not say what is wrong, the log does: {error}");
-        }
-        tokio::spawn(source.tell(agent.problems.problems()));
-        tokio::spawn(Sweeper::open(agent.maps.pins())?.run(walks_out));
-        Ok(Self {
-            changes,
-            snapshots,
-            walks,
-            refused: agent.checks.news(),
-            staying: agent.leaving.news(),
-            terminate: signal(SignalKind::terminate()).map_err(RunError::Signals)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signals)?,
-            source: tokio::spawn(source.run(changes_out)),
-        })
-    }
-
-    async fn next(&mut self, wakeup: Option<Duration>) -> Result<Input, RunError> {
-        let pause = wakeup.map(|at| at.saturating_sub(clock::monotonic()));
-        tokio::select! {
-            // Stopping comes first: a busy source must not keep the agent alive.
-            biased;
-            _ = self.terminate.recv() => Ok(Input::Stop("SIGTERM")),
-            _ = self.interrupt.recv() => Ok(Input::Stop("SIGINT")),
-            Some(changes) = self.changes.recv() => Ok(Input::Changes(changes)),
-            ended = &mut self.source => match ended {
-                Ok(Err(error)) => Err(error.into()),
-                _ => Err(RunError::Ended("the source of objects")),
-            },
-            changed = self.snapshots.changed() => match changed {
-                Ok(()) => Ok(Input::Snapshot(self.snapshots.borrow_and_update().clone())),
-                Err(_) => Err(RunError::Ended("the watcher of interfaces")),
-            },
-            Some(walk) = self.walks.recv() => Ok(Input::Walk(walk)),
-            Ok(()) = self.refused.changed() => Ok(Input::Refused),
-            Ok(()) = self.staying.changed() => Ok(Input::Refused),
-            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Ok(Input::Time),
-        }
     }
 }
 

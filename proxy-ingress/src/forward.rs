@@ -24,10 +24,9 @@ use crate::headers;
 use crate::refusal::Refusal;
 use crate::request::Found;
 use crate::rewrite;
-use crate::route::{Balance, Filter, Route, UpstreamProtocol, Weighted};
+use crate::route::{Balance, Filter, Route, UpstreamProtocol};
 use crate::seen::Seen;
 use crate::serve::Client;
-use crate::snapshot::Snapshot;
 use crate::tend::Work;
 use crate::upgrade::{self, Wish};
 use crate::upstream::balance::{self, Choice};
@@ -35,30 +34,6 @@ use crate::upstream::connect::{self, Opening};
 use crate::upstream::retry::Tries;
 use crate::upstream::{Endpoint, Lease, Sent, Upstream};
 use crate::worker::Admitted;
-
-/// One of a route's backends, as often as its weight says.
-pub(crate) fn choose(
-    backends: &[Weighted],
-    snapshot: &Snapshot,
-    random: u64,
-) -> Result<Arc<Upstream>, Refusal> {
-    let all: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    let mut left = match backends {
-        [_] => 0,
-        _ => random.checked_rem(all).unwrap_or(0),
-    };
-    let found = backends
-        .iter()
-        .filter(|backend| backend.weight > 0)
-        .find(|backend| {
-            let weight = u64::from(backend.weight);
-            let here = left < weight;
-            left = left.saturating_sub(weight);
-            here
-        });
-    let upstream = found.and_then(|found| snapshot.backends.get(&found.backend));
-    upstream.cloned().ok_or(Refusal::NoEndpoint)
-}
 
 /// A request on its way.
 struct Way<'a> {

@@ -24,11 +24,12 @@ use crate::forward;
 use crate::headers;
 use crate::redirect;
 use crate::refusal::Refusal;
-use crate::route::{Action, Asked, Route, host as hosts};
+use crate::route::{Action, Asked, Route, Weighted, host as hosts};
 use crate::seen::Seen;
 use crate::serve::Client;
 use crate::snapshot::Snapshot;
 use crate::tend::Work;
+use crate::upstream::Upstream;
 
 /// Answers a request.
 pub(crate) async fn serve(
@@ -96,7 +97,7 @@ async fn answer(
         Action::Redirect(to) => Ok(redirect::answer(client, to, &head)),
         Action::Refuse { status, .. } => Err(Refusal::Route(*status)),
         Action::Forward(backends) => {
-            let upstream = forward::choose(backends, &snapshot, client.worker.random.next())?;
+            let upstream = choose(backends, &snapshot, client.worker.random.next())?;
             drop(snapshot);
             forward::forward(client, (head, body), &found, upstream, (work, admitted)).await
         }
@@ -187,4 +188,24 @@ fn name_host(head: &mut Parts) -> Result<(), Refusal> {
 /// Whether the client speaks HTTPS, to us or to a proxy that we trust.
 pub(crate) fn is_https(client: &Client, head: &Parts) -> bool {
     client.shown.is_some() || client.trusted && headers::is_https_before(&head.headers)
+}
+
+/// One of a route's backends, as often as its weight says.
+fn choose(backends: &[Weighted], snapshot: &Snapshot, random: u64) -> Result<Arc<Upstream>, Refusal> {
+    let all: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let mut left = match backends {
+        [_] => 0,
+        _ => random.checked_rem(all).unwrap_or(0),
+    };
+    let found = backends
+        .iter()
+        .filter(|backend| backend.weight > 0)
+        .find(|backend| {
+            let weight = u64::from(backend.weight);
+            let here = left < weight;
+            left = left.saturating_sub(weight);
+            here
+        });
+    let upstream = found.and_then(|found| snapshot.backends.get(&found.backend));
+    upstream.cloned().ok_or(Refusal::NoEndpoint)
 }

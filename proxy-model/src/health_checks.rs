@@ -11,8 +11,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use proxy_common::Ip;
 
 use crate::address::Family;
-use crate::object::{Kind, ObjectName, Problem, Reason};
+use crate::object::{Kind, ObjectName};
 use crate::objects::Objects;
+use crate::problem::{Problem, Reason};
 
 /// All of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

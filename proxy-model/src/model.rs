@@ -23,10 +23,11 @@ use crate::desired::Refusal;
 use crate::health_checks::HealthChecks;
 use crate::mirror::Mirror;
 use crate::node_ports::LOOPBACK;
-use crate::object::{Kind, ObjectName, Problem, Reason};
+use crate::object::{Kind, ObjectName};
 use crate::objects::{Dirty, Objects};
 use crate::plan::Step;
 use crate::ports::Ports;
+use crate::problem::{Problem, Reason};
 use crate::retry::{Retries, Task};
 
 /// Everything a node knows: objects in, steps out.

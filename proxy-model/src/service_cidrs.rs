@@ -7,7 +7,8 @@ use proxy_common::{Cidr, Ip, ServiceCidrs};
 use crate::address::{self, Family};
 use crate::api::{ApiService, ApiServiceCidr};
 use crate::node_ports::Prefix;
-use crate::object::{Kind, ObjectName, Problem};
+use crate::object::{Kind, ObjectName};
+use crate::problem::Problem;
 
 /// What the ServiceCIDRs say.
 #[derive(Debug, Default)]

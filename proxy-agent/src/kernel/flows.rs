@@ -99,7 +99,7 @@ impl Sweeper {
                 return Ok(());
             }
             let moved = owners.moved(&rows, |key| services.get(key))?;
-            walk.expired += table.delete_dead(&moved, |row| owners.is_anothers(row))?;
+            walk.expired += table.delete_dead(&moved, |row| owners.has_moved(row))?;
             let rows: Vec<_> = rows.into_iter().filter(|(key, _)| !moved.contains(key)).collect();
             let dead = judge(&rows, now(), |twin| table.get(twin), walk)?;
             walk.expired += table.delete_dead(&dead, |row| is_due(row, now()))?;
@@ -167,7 +167,7 @@ impl Owners {
             if let Entry::Vacant(unknown) = self.0.entry((row.frontend, row.frontend_port)) {
                 unknown.insert(owner((row.frontend, row.frontend_port), row.protocol, &find)?);
             }
-            if self.is_anothers(row) {
+            if self.has_moved(row) {
                 moved.push(*key);
             }
         }
@@ -176,7 +176,7 @@ impl Owners {
 
     /// Whether the row is of a Service that has the frontend no more. One that nobody has may be about to get its row back; its
     /// endpoints tell when it is over.
-    fn is_anothers(&self, row: &Flow) -> bool {
+    fn has_moved(&self, row: &Flow) -> bool {
         let owner = self.0.get(&(row.frontend, row.frontend_port));
         row.protocol == UDP && owner.copied().flatten().is_some_and(|owner| owner != row.service)
     }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_udp_flow_ends_when_its_frontend_is_anothers() {
+    fn a_udp_flow_ends_when_its_frontend_moved() {
         let rows = connection(4000, NOW, NOW);
         let moved = |scope: Scope, id: u32, rows: &[(FlowKey, Flow)]| {
             let find = |key: &ServiceKey| {

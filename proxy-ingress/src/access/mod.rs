@@ -129,7 +129,7 @@ impl fmt::Display for Field {
 }
 
 impl AccessLog {
-    /// All that is of use to most, and no secret: without queries and referers.
+    /// All that is of use to most, and no secret: without queries and what led there.
     pub const DEFAULT: &[Field] = &[
         Field::Time,
         Field::Client,

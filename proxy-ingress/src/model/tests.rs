@@ -911,7 +911,7 @@ fn a_host_is_passed_through_or_terminated_as_the_oldest_says() {
 }
 
 #[test]
-fn a_stranger_passes_nothing_through_and_asks_nobody_for_certificates_in_anothers_host() {
+fn a_stranger_passes_nothing_through_and_asks_nobody_for_certificates_in_a_host_of_others() {
     let options = Options {
         ownership: HostOwnership::FirstNamespace,
         ..Options::default()

@@ -163,8 +163,20 @@ fn a_sampled_parent_gets_a_span_of_the_request_and_one_of_each_try() {
         &format!("traceparent: 00-{TRACE}-{PARENT}-01\r\ntracestate: a=1\r\n"),
     );
     let spans = collecting.wait(3);
-    let (server, first, second) = (&spans[0], &spans[1], &spans[2]);
-    for span in &spans {
+    let second = &spans[2];
+    assert_of_one_trace(&spans);
+    assert_of_a_request(&spans[0]);
+    assert_tries(&spans, (nobody.port(), backing.address.port()));
+    let told = format!("00-{TRACE}-{}-01", hex(&second.span_id));
+    assert_eq!(header(&head, "traceparent"), Some(told), "{head}");
+    assert_eq!(header(&head, "tracestate").as_deref(), Some("a=1"));
+    front.counts("weir_ingress_spans_total{result=\"sent\"}", 3.0);
+    assert_resource(&collecting);
+}
+
+fn assert_of_one_trace(spans: &[Span]) {
+    let server = &spans[0];
+    for span in spans {
         assert_eq!(
             (
                 hex(&span.trace_id).as_str(),
@@ -178,6 +190,9 @@ fn a_sampled_parent_gets_a_span_of_the_request_and_one_of_each_try() {
         assert!(span.start_time_unix_nano >= server.start_time_unix_nano);
         assert!(span.end_time_unix_nano <= server.end_time_unix_nano);
     }
+}
+
+fn assert_of_a_request(server: &Span) {
     assert_eq!(
         (
             hex(&server.parent_span_id).as_str(),
@@ -202,13 +217,18 @@ fn a_sampled_parent_gets_a_span_of_the_request_and_one_of_each_try() {
             ("user_agent.original", "me"),
         ])
     );
+}
+
+/// The first try finds nobody, the second an endpoint.
+fn assert_tries(spans: &[Span], (ill, well): (u16, u16)) {
+    let (server, first, second) = (&spans[0], &spans[1], &spans[2]);
     for span in [first, second] {
         assert_eq!(
             (&span.parent_span_id, span.kind(), span.name.as_str()),
             (&server.span_id, SpanKind::Client, "GET")
         );
     }
-    let (ill, well) = (nobody.port().to_string(), backing.address.port().to_string());
+    let (ill, well) = (ill.to_string(), well.to_string());
     assert_eq!(
         attributes(&first.attributes),
         map(&[
@@ -229,10 +249,9 @@ fn a_sampled_parent_gets_a_span_of_the_request_and_one_of_each_try() {
             ("http.response.status_code", "200"),
         ])
     );
-    let told = format!("00-{TRACE}-{}-01", hex(&second.span_id));
-    assert_eq!(header(&head, "traceparent"), Some(told), "{head}");
-    assert_eq!(header(&head, "tracestate").as_deref(), Some("a=1"));
-    front.counts("weir_ingress_spans_total{result=\"sent\"}", 3.0);
+}
+
+fn assert_resource(collecting: &Collecting) {
     let seen = collecting.seen.lock().unwrap();
     assert!(
         seen.heads[0].starts_with("POST /v1/traces ") && seen.heads[0].contains("application/x-protobuf"),

@@ -8,7 +8,8 @@ use super::{Dirty, Objects};
 use crate::address::Family;
 use crate::node::{self, Node};
 use crate::node_ports::{LOOPBACK, NodePortAddresses};
-use crate::object::{Kind, ObjectName, Problem};
+use crate::object::{Kind, ObjectName};
+use crate::problem::Problem;
 use crate::slice::Slice;
 
 impl Objects {

@@ -287,11 +287,8 @@ fn p10_nobody_leaves_an_endpoint_that_serves() -> Result<()> {
         .spec("externalTrafficPolicy: Local");
     write(&local, &hinted)?;
     thread::sleep(Duration::from_millis(400));
-    for endpoint in hinted
-        .iter_mut()
-        .filter(|endpoint| web_3.addresses().contains(&endpoint.address))
-    {
-        endpoint.ready = false;
+    for endpoint in &mut hinted {
+        endpoint.ready &= !web_3.addresses().contains(&endpoint.address);
     }
     write(&local, &hinted)?;
     thread::sleep(Duration::from_millis(400));

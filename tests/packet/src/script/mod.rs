@@ -76,6 +76,16 @@ impl Stage<'_> {
         self.pair.reset(&self.rows)
     }
 
+    fn configure(&mut self, words: &[&str]) -> Result<()> {
+        match words {
+            ["snat", ports] => self.rows.config.snat_ports = ports.parse()?,
+            ["outsiders", "served"] => self.rows.config.external_cluster_ips = 1,
+            ["masquerade", whom] => return self.masquerade(whom),
+            _ => bail!("not a line of a script"),
+        }
+        self.reset()
+    }
+
     fn masquerade(&mut self, whom: &str) -> Result<()> {
         let masquerade = match whom {
             "all" => Masquerade::All,
@@ -92,15 +102,7 @@ impl Stage<'_> {
             ["in", port, packet @ ..] => self.send(words::port(port)?, true, packet),
             ["out", port, packet @ ..] => self.send(words::port(port)?, false, packet),
             ["->", verdict @ ..] => self.expect(verdict),
-            ["snat", ports] => {
-                self.rows.config.snat_ports = ports.parse()?;
-                self.reset()
-            }
-            ["outsiders", "served"] => {
-                self.rows.config.external_cluster_ips = 1;
-                self.reset()
-            }
-            ["masquerade", whom] => self.masquerade(whom),
+            ["snat" | "outsiders" | "masquerade", _] => self.configure(words),
             ["guest", port] => {
                 self.guest = Some(words::port(port)?);
                 Ok(())
