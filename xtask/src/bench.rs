@@ -1,5 +1,8 @@
 //! `bench`: builds a benchmark of `benches/` and hands over to it.
 
+use std::env;
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::{build, packages, shell, workspace};
@@ -18,16 +21,13 @@ pub(crate) struct Args {
 /// Builds everything and runs the benchmark.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let folder = format!("benches/{}", args.name);
-    if !workspace::has_member(&folder)? {
+    let is_program = workspace::root().join(&folder).join("src/main.rs").is_file();
+    if !is_program || !workspace::has_member(&folder)? {
         bail!(
-            "there is no benchmark {}: {folder} is not a member of the workspace",
+            "there is no benchmark {}: {folder} is no program of the workspace",
             args.name
         );
     }
-    if packages::is_root() {
-        packages::need(&["ip", "nsenter", "iptables", "bpftool"])?;
-    }
-    build::all()?;
     let mut bench = shell::cargo([
         "run",
         "--release",
@@ -36,8 +36,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "--",
     ]);
     bench.args(&args.rest).env("PATH", packages::search_path());
+    if args.name == "ingress" {
+        prepare_ingress(&mut bench)?;
+    } else {
+        prepare_path(&mut bench)?;
+    }
+    shell::run(&mut bench)
+}
+
+/// Four nodes, two with the agent.
+fn prepare_path(bench: &mut Command) -> Result<()> {
+    if packages::is_root() {
+        packages::need(&["ip", "nsenter", "iptables", "bpftool"])?;
+    }
+    build::all()?;
     bench
         .env("WEIR_BIN", workspace::agent())
         .env("WEIR_BPF_OBJECT", workspace::object());
-    shell::run(&mut bench)
+    Ok(())
+}
+
+/// weir-ingress, unless `WEIR_INGRESS_BIN` names one, and its peers.
+fn prepare_ingress(bench: &mut Command) -> Result<()> {
+    if packages::is_root() {
+        packages::need(&["ip", "taskset", "haproxy", "nginx", "h2load", "wrk"])?;
+    }
+    let binary = match env::var_os("WEIR_INGRESS_BIN") {
+        Some(path) => workspace::root().join(path),
+        None => build::ingress()?,
+    };
+    bench.env("WEIR_INGRESS_BIN", binary);
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `build`: first the kernel object, then the agent that carries it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -38,6 +39,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Builds the kernel object and the agent.
 pub(crate) fn all() -> Result<()> {
     run(&Args::default())
+}
+
+/// Builds weir-ingress as it is shipped, but for this machine's C library; the path of the binary.
+pub(crate) fn ingress() -> Result<PathBuf> {
+    let mut cargo = shell::cargo(["build", "--profile", "dist", "--package", "proxy-ingress"]);
+    shell::run(cargo.args(["--bin", "weir-ingress"]))?;
+    Ok(workspace::target().join("dist/weir-ingress"))
 }
 
 /// Builds the kernel object.

@@ -19,18 +19,23 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("g++", "g++"),
     ("go", "golang-go"),
+    ("h2load", "nghttp2-client"),
+    ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("iperf", "iperf"),
     ("iptables", "iptables"),
     ("nc.openbsd", "netcat-openbsd"),
     ("nft", "nftables"),
+    ("nginx", "nginx"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
     ("runc", "runc"),
     ("strace", "strace"),
+    ("taskset", "util-linux"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("wget", "wget"),
+    ("wrk", "wrk"),
 ];
 
 /// Sees to it that these commands exist.

@@ -17,8 +17,8 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use weir_lab::manifest::{Endpoint, Port, Service, node_yaml};
 use weir_lab::{Lab, Manifests, Node, Pod, Process, Weir, clock};
+use weir_measure::machine;
 
-use crate::machine;
 use crate::worker::{self, Job, Outcome};
 
 /// The Service's port.

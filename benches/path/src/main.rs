@@ -4,7 +4,6 @@
 //! arms.rs     four nodes in network namespaces, one per way of getting there
 //! worker.rs   the client and the server process of an arm
 //! rounds.rs   short blocks in turn, so that a noisy neighbour meets every arm alike
-//! stats.rs    medians, and how sure they are
 //! hooks.rs    what each program cost during the connections (kernel statistics)
 //! program/    what each program costs for a single packet (test runs)
 //! report.rs   tables for people, JSON for programs
@@ -12,11 +11,9 @@
 
 mod arms;
 mod hooks;
-mod machine;
 mod program;
 mod report;
 mod rounds;
-mod stats;
 mod sys;
 mod worker;
 
@@ -25,9 +22,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use weir_measure::machine::{self, Cpus};
 
 use crate::arms::Family;
-use crate::machine::Cpus;
 use crate::report::Report;
 use crate::rounds::Plan;
 
@@ -106,7 +103,14 @@ fn run(flags: &Flags) -> Result<bool> {
     weir_lab::clean_up_on_signals()?;
     let family = if flags.ipv6 { Family::V6 } else { Family::V4 };
     let cpus = machine::place(flags.cpu)?;
-    let mut report = Report::new(machine::describe(cpus)?, family);
+    let pinning = format!(
+        "client and server processes on CPU {}, the agents on the {} other(s)",
+        cpus.measured,
+        cpus.count - 1
+    );
+    let mut report = Report::new(machine::describe(&pinning)?, family);
+    let jit = machine::read("/proc/sys/net/core/bpf_jit_enable");
+    report.facts.push(machine::fact("BPF JIT", &jit));
     if !flags.programs_only {
         connections(flags, family, cpus, &mut report)?;
     }

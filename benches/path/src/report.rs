@@ -3,12 +3,12 @@
 use std::fmt;
 
 use serde::Serialize;
+use weir_measure::stats::{Estimate, estimate, median};
 
 use crate::arms::{Family, Way};
 use crate::hooks::Share;
 use crate::program::Programs;
 use crate::rounds::{Block, Plan};
-use crate::stats::{Estimate, estimate, median};
 use crate::worker::Workload;
 
 /// What request/response must reach, as part of direct.
@@ -122,7 +122,7 @@ impl Report {
                     "{:<14} {:>10.0} {:>22}",
                     line.way,
                     line.rate / 1e6,
-                    range(line.rate_to_direct)
+                    line.rate_to_direct
                 )?;
             }
             return Ok(());
@@ -144,9 +144,9 @@ impl Report {
                 line.p50_micros,
                 line.p99_micros,
                 line.rate,
-                range(line.rate_to_direct),
+                line.rate_to_direct,
                 line.cpu_micros,
-                range(line.cpu_to_direct)
+                line.cpu_to_direct
             )?;
         }
         Ok(())
@@ -264,11 +264,4 @@ fn rate(block: &Block) -> f64 {
 /// Transactions or bytes a nanosecond of CPU time.
 fn cpu(block: &Block) -> f64 {
     nanos(block.outcome.count) / nanos(block.cpu_nanos.max(1))
-}
-
-fn range(estimate: Estimate) -> String {
-    format!(
-        "{:.3} ({:.3}…{:.3})",
-        estimate.median, estimate.low, estimate.high
-    )
 }

@@ -1,9 +1,8 @@
 //! Short blocks in turn: the machine's moods meet every arm alike, and ratios are made within a round.
 
-use std::io::{IsTerminal, Write};
-
 use anyhow::Result;
 use serde::Serialize;
+use weir_measure::rounds::{order, tell, told};
 
 use crate::arms::{Arm, Way};
 use crate::worker::{Job, Outcome, Workload};
@@ -62,45 +61,8 @@ pub(crate) fn run(arms: &mut [Arm], plan: Plan) -> Result<Vec<Block>> {
             }
         }
     }
-    if std::io::stderr().is_terminal() {
-        eprintln!();
-    }
+    told();
     // Round 0 fills neighbour tables, caches and the client's port search.
     blocks.retain(|block| block.round > 0);
     Ok(blocks)
-}
-
-fn tell(round: usize, rounds: usize) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\rround {round} of {rounds} ");
-        let _lost = std::io::stderr().flush();
-    } else if round.is_multiple_of(8) {
-        eprintln!("round {round} of {rounds}");
-    }
-}
-
-/// The order of a round: each arm is first in turn, and every other round runs backwards.
-fn order(count: usize, round: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.rotate_left((round / 2) % count.max(1));
-    if !round.is_multiple_of(2) {
-        order.reverse();
-    }
-    order
-}
-
-#[cfg(test)]
-mod tests {
-    use super::order;
-
-    #[test]
-    fn every_arm_is_at_every_place_equally_often() {
-        let mut seen = [[0; 4]; 4];
-        for round in 0..8 {
-            for (place, arm) in order(4, round).into_iter().enumerate() {
-                seen[arm][place] += 1;
-            }
-        }
-        assert_eq!(seen, [[2; 4]; 4]);
-    }
 }

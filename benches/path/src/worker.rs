@@ -12,8 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use weir_lab::clock;
-
-use crate::machine;
+use weir_measure::machine;
 
 /// What a server prints once it listens.
 pub(crate) const LISTENS: &str = "listens";

@@ -23,11 +23,12 @@ use aya::programs::SchedClassifier;
 use proxy_agent::kernel::for_this_kernel;
 use proxy_common::Protocol;
 use serde::Serialize;
+use weir_measure::{machine, stats};
 
 use crate::arms::Family;
 use crate::program::packet::Packet;
 use crate::program::rows::{RING, Rows};
-use crate::{machine, stats, sys};
+use crate::sys;
 
 /// The programs that are measured.
 const PROGRAMS: [&str; 2] = [INGRESS, EGRESS];

@@ -1,5 +1,7 @@
 //! Medians, and how sure they are.
 
+use std::fmt;
+
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
@@ -9,19 +11,28 @@ const RESAMPLES: usize = 10_000;
 
 /// A median with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Estimate {
-    pub(crate) median: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
+pub struct Estimate {
+    /// The median.
+    pub median: f64,
+    /// Where the interval begins.
+    pub low: f64,
+    /// Where it ends.
+    pub high: f64,
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:.3} ({:.3}…{:.3})", self.median, self.low, self.high))
+    }
 }
 
 /// The median; 0 of nothing.
-pub(crate) fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     quantile(&mut values.to_vec(), 0.5)
 }
 
 /// The value at a place between 0 and 1, with linear interpolation.
-fn quantile(values: &mut [f64], place: f64) -> f64 {
+pub fn quantile(values: &mut [f64], place: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else {
         return 0.0;
@@ -42,7 +53,7 @@ fn quantile(values: &mut [f64], place: f64) -> f64 {
 /// The median of paired ratios, by bootstrap over the pairs.
 ///
 /// The same ratios always give the same interval: the random numbers have a fixed seed.
-pub(crate) fn estimate(ratios: &[f64]) -> Estimate {
+pub fn estimate(ratios: &[f64]) -> Estimate {
     let mut rng = SmallRng::seed_from_u64(1);
     let mut draw = || {
         ratios

@@ -7,15 +7,15 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Who runs where.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cpus {
-    /// CPU of clients and servers, and of test runs.
-    pub(crate) measured: usize,
+pub struct Cpus {
+    /// The CPU of what is measured.
+    pub measured: usize,
     /// How many there are.
-    pub(crate) count: usize,
+    pub count: usize,
 }
 
-/// Keeps this process, and the agents that it will start, off the CPU that is measured.
-pub(crate) fn place(wanted: Option<usize>) -> Result<Cpus> {
+/// Keeps this process, and those that it will start, off the CPU that is measured.
+pub fn place(wanted: Option<usize>) -> Result<Cpus> {
     let count = std::thread::available_parallelism()
         .context("cannot count the CPUs")?
         .get();
@@ -35,47 +35,44 @@ pub(crate) fn place(wanted: Option<usize>) -> Result<Cpus> {
 }
 
 /// Keeps the calling thread on one CPU.
-pub(crate) fn pin(cpu: usize) -> Result<()> {
+pub fn pin(cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
     only.set(cpu);
     sched_setaffinity(None, &only).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
-/// What the numbers depend on, as (name, value).
-pub(crate) fn describe(cpus: Cpus) -> Result<Vec<(String, String)>> {
+/// What the numbers depend on, as (name, value); `pinning` says who runs where.
+pub fn describe(pinning: &str) -> Result<Vec<(String, String)>> {
     let uname = rustix::system::uname();
     let cpu = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-    let model = cpu
+    let mut models = cpu
         .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown", |(_, model)| model);
-    let pinning = format!(
-        "client and server processes on CPU {}, the agents on the {} other(s)",
-        cpus.measured,
-        cpus.count - 1
-    );
-    let spectre = read("/sys/devices/system/cpu/vulnerabilities/spectre_v2");
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = models.next().map_or("unknown", |(_, model)| model);
     Ok(vec![
         fact("kernel", &uname.release().to_string_lossy()),
-        fact("CPU", &format!("{model}, {}", cpus.count)),
-        fact("pinning", &pinning),
-        fact("spectre_v2", &spectre),
-        fact("BPF JIT", &read("/proc/sys/net/core/bpf_jit_enable")),
+        fact("CPU", &format!("{model}, {}", models.count() + 1)),
+        fact("pinning", pinning),
+        fact(
+            "spectre_v2",
+            &read("/sys/devices/system/cpu/vulnerabilities/spectre_v2"),
+        ),
         fact("load average", &read("/proc/loadavg")),
     ])
 }
 
 /// A line of the report's head.
-pub(crate) fn fact(name: &str, value: &str) -> (String, String) {
+pub fn fact(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.trim().to_owned())
 }
 
-fn read(path: &str) -> String {
+/// What a file of the kernel says.
+pub fn read(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// Nanoseconds that a process has been on a CPU, with the softirqs that it ran on the way.
-pub(crate) fn cpu_nanos(pid: u32) -> Result<u64> {
+pub fn cpu_nanos(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/schedstat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let first = text.split(' ').next().unwrap_or_default();
