@@ -165,7 +165,12 @@ fn block(
     let answered = workload.run(world, certificate, instance, seconds)?;
     let nanos = u64::try_from(start.elapsed().as_nanos())?;
     let cpu_nanos = process::cpu_nanos(instance.id())?.saturating_sub(before);
-    ensure!(answered.good > 0 && cpu_nanos > 0, "nothing came back");
+    ensure!(
+        answered.good > 0 && cpu_nanos > 0,
+        "{} good answers, {} failed, {cpu_nanos} ns of CPU time",
+        answered.good,
+        answered.failed
+    );
     Ok(Block {
         round,
         proxy: instance.proxy,
