@@ -123,6 +123,7 @@ fn a_turn(instance: &mut Instance, way: Way, count: usize, rate: u32) -> Result<
         let mut rng = SmallRng::seed_from_u64(1);
         let mut one = || {
             thread::sleep(Duration::from_millis(rng.random_range(300..400)));
+            instance.settle()?;
             one_change(instance, way, target)
         };
         let millis: Result<Vec<f64>> = (0..count).map(|_| one()).collect();

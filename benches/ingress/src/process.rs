@@ -50,7 +50,7 @@ pub(crate) fn memory(root: u32) -> Result<Memory> {
 }
 
 /// A process and all that come from it.
-fn family(root: u32) -> Result<Vec<u32>> {
+pub(crate) fn family(root: u32) -> Result<Vec<u32>> {
     let mut parents = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
         let name = entry.file_name();

@@ -16,6 +16,7 @@ use weir_lab::{Manifests, Pod, Process, clock};
 
 use crate::client::{Connection, connect};
 use crate::handshakes::Certificate;
+use crate::process;
 use crate::routes::{self, CHANGING, Routes};
 
 /// Who is compared.
@@ -82,6 +83,8 @@ pub(crate) struct Instance {
     pub(crate) pod: Pod,
     dir: PathBuf,
     process: Process,
+    /// How many processes it has, when no old ones are about to end.
+    processes: usize,
     version: usize,
 }
 
@@ -104,9 +107,11 @@ impl Instance {
             process: pod.spawn(command)?,
             pod,
             dir,
+            processes: 0,
             version: 0,
         };
         instance.wait()?;
+        instance.processes = process::family(instance.id())?.len();
         Ok(instance)
     }
 
@@ -156,6 +161,20 @@ impl Instance {
             Proxy::Haproxy => &[Way::Reload, Way::Runtime],
             Proxy::Nginx => &[Way::Reload],
         }
+    }
+
+    /// Waits until the processes of before a reload have ended: while HAProxy loads, the next signal may be lost on it.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let settled = clock::wait_until(Duration::from_secs(20), || {
+            process::family(self.id()).is_ok_and(|family| family.len() == self.processes)
+        });
+        ensure!(
+            settled,
+            "old processes of {} do not end: {}",
+            self.proxy,
+            self.log()
+        );
+        Ok(())
     }
 
     /// Begins the next version of the changing route; the path that is right from now on.
@@ -239,7 +258,9 @@ fn haproxy(command: &mut Command, setup: Setup<'_>, dir: &Path, routes: Routes) 
     fs::write(dir.join("backends.cfg"), routes.backends())?;
     fs::write(dir.join("routes.map"), routes.map(0))?;
     certificate(dir, setup.certificate)?;
-    command.args(["haproxy", "-W", "-f"]).arg(dir.join("haproxy.cfg"));
+    command
+        .args(["haproxy", "-W", "-q", "-f"])
+        .arg(dir.join("haproxy.cfg"));
     command.arg("-f").arg(dir.join("backends.cfg"));
     command.env("DIR", dir).env("THREADS", setup.workers.to_string());
     Ok(())
