@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::count::Count;
+use crate::image::Shipped;
 use crate::{build, cluster, e2e, image, packages, shell, workspace};
 
 /// What `test` is asked.
@@ -281,7 +282,7 @@ impl Run<'_> {
     /// Builds the agent that is tried.
     fn agent(&self) -> Result<PathBuf> {
         if self.ships {
-            return image::binary();
+            return image::binary(Shipped::Agent);
         }
         build::all()?;
         Ok(workspace::agent())

@@ -10,7 +10,7 @@ use super::options::{API_PORT, Options, Proxy};
 use super::programs::{Programs, version};
 use super::state::{self, State};
 use super::{images, up};
-use crate::image;
+use crate::image::{self, Shipped};
 
 /// As many as specs ask for that are about zones: each node is in one of its own.
 const NODES: u8 = 3;
@@ -126,7 +126,7 @@ fn is_of_this_tree(state: &State, proxy: Proxy) -> Result<()> {
         archives::weir_of(&state.facts.images).context("the cluster that is up has no image of weir")?;
     let (judged, whose) = match archives::of_environment()? {
         Some(archive) => (archive, "WEIR_IMAGE"),
-        None => (Archive::read(&image::archive()?)?, "this work tree"),
+        None => (Archive::read(&image::archive(Shipped::Agent)?)?, "this work tree"),
     };
     if runs.hash != judged.hash {
         bail!(

@@ -14,6 +14,7 @@ use super::running::Parts;
 use super::serve::READY;
 use super::state::{self, Holder, State, folder};
 use super::{cache, images, signals, wait};
+use crate::image::Shipped;
 use crate::{image, packages, shell, workspace};
 
 /// Commands that a cluster runs.
@@ -157,7 +158,7 @@ fn start(request: &Request, stays: bool) -> Result<Held> {
     let mut images = archives::read(&request.images)?;
     parts(false)?;
     if request.options.proxy == Proxy::Weir && archives::weir_of(&images).is_none() {
-        images.push(Archive::read(&image::archive()?)?);
+        images.push(Archive::read(&image::archive(Shipped::Agent)?)?);
     }
     let options = request.options;
     eprintln!(

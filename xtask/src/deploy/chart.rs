@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::objects::{self, Objects};
@@ -127,133 +127,6 @@ fn run_go(question: &str) -> Result<String> {
         "the templates of {FOLDER} cannot be rendered"
     );
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Each value of the chart changes what it says it does.
-pub(super) fn every_value_arrives(chart: &Chart) -> Result<()> {
-    let cases = cases();
-    let given: Vec<_> = cases.iter().map(|case| case.given.clone()).collect();
-    for (case, rendered) in cases.iter().zip(chart.render(&given)?) {
-        let Case {
-            given,
-            object,
-            pointer,
-            shows,
-        } = case;
-        let found = rendered.at(object, pointer).unwrap_or(&Value::Null);
-        if found != shows {
-            bail!("the chart with {given}: {pointer} of {object} is {found}, and {shows} is expected");
-        }
-    }
-    let mut untried = chart.leaves();
-    untried.retain(|leaf| given.iter().all(|given| given.pointer(leaf).is_none()));
-    ensure!(
-        untried.is_empty(),
-        "no case in xtask/src/deploy/chart.rs tries these values: {untried:?}"
-    );
-    Ok(())
-}
-
-/// A value, and where it must show.
-struct Case {
-    given: Value,
-    object: &'static str,
-    pointer: String,
-    shows: Value,
-}
-
-fn case(object: &'static str, pointer: &str, given: Value, shows: Value) -> Case {
-    Case {
-        given,
-        object,
-        pointer: pointer.to_owned(),
-        shows,
-    }
-}
-
-/// One for each value; texts that YAML would take for something else among them.
-fn cases() -> Vec<Case> {
-    let mut all = agent_cases();
-    let file =
-        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: \"nftables\"\n";
-    let host = |host, port| json!({"apiServer": {"host": host, "port": port}});
-    let settings = [
-        ("apiServerHost", host("::1", 1), "::1"),
-        ("apiServerPort", host("a", 443), "443"),
-        (
-            "config.conf",
-            json!({"config": {"kubeProxy": {"mode": "nftables"}}}),
-            file,
-        ),
-    ];
-    all.extend(settings.map(|(key, given, shows)| {
-        let pointer = format!("/data/{key}");
-        case("ConfigMap kube-system/weir", &pointer, given, json!(shows))
-    }));
-    let secret = json!({"image": {"pullSecrets": ["key"]}});
-    all.push(case(
-        "ServiceAccount kube-system/weir",
-        "/imagePullSecrets/0/name",
-        secret,
-        json!("key"),
-    ));
-    all
-}
-
-/// What shows in the DaemonSet: the field there, the value, what the field then is.
-fn agent_cases() -> Vec<Case> {
-    let amounts = json!({"requests": {"cpu": "1", "memory": "1Gi"}});
-    let name = json!({"repository": "a/b", "tag": "1"});
-    let policy = "updateStrategy/rollingUpdate/maxUnavailable";
-    let fields = [
-        (policy, json!({"maxUnavailable": "10%"}), json!("10%")),
-        (
-            "template/spec/volumes/0/configMap/name",
-            json!({"config": {"existingConfigMap": "mine"}}),
-            json!("mine"),
-        ),
-        (
-            "template/spec/containers/0/image",
-            json!({"image": name}),
-            json!("a/b:1"),
-        ),
-        (
-            "template/spec/containers/0/imagePullPolicy",
-            json!({"image": {"pullPolicy": "Never"}}),
-            json!("Never"),
-        ),
-        (
-            "template/spec/containers/0/args/3",
-            json!({"extraArgs": ["--uplink=eth*"]}),
-            json!("--uplink=eth*"),
-        ),
-        (
-            "template/spec/containers/0/resources",
-            json!({"resources": amounts}),
-            amounts,
-        ),
-        (
-            "template/spec/nodeSelector/weir",
-            json!({"nodeSelector": {"weir": "true"}}),
-            json!("true"),
-        ),
-        ("template/spec/tolerations", json!({"tolerations": []}), json!([])),
-        (
-            "template/spec/priorityClassName",
-            json!({"priorityClassName": "mine"}),
-            json!("mine"),
-        ),
-    ];
-    fields
-        .map(|(field, given, shows)| {
-            case(
-                "DaemonSet kube-system/weir",
-                &format!("/spec/{field}"),
-                given,
-                shows,
-            )
-        })
-        .into()
 }
 
 fn leaves(schema: &Value, values: &Value) -> Vec<String> {

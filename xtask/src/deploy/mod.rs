@@ -1,25 +1,29 @@
 //! `check deploy`: what a user installs is one thing, said three ways: plain manifests, kustomize, a Helm chart.
 //!
 //! ```text
-//!  deploy/manifests ─────────────────────────┐
-//!  deploy/manifests + a component ───────────┼── object by object ── the same
-//!  deploy/helm/weir ── Go's template engine ─┘   with the values that say the same
+//!  deploy/manifests, deploy/manifests/ingress ─┐
+//!  … + components ─────────────────────────────┼── object by object ── the same
+//!  deploy/helm/weir ── Go's template engine ───┘   with the values that say the same
 //! ```
 
+mod cases;
 mod chart;
+mod folders;
 mod objects;
 mod schema;
-
-use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{image, packages, shell, workspace};
 use chart::Chart;
+use folders::{kustomization, with_component};
+use image::Shipped;
 use objects::Objects;
 
 const BASE: &str = "deploy/manifests";
+const INGRESS: &str = "deploy/manifests/ingress";
+const INGRESS_BALANCED: &str = "deploy/manifests/ingress/load-balancer";
 const CLEANUP: &str = "deploy/manifests/cleanup";
 const KIND: &str = "deploy/kind";
 
@@ -29,23 +33,15 @@ pub(crate) fn check() -> Result<()> {
     let base = kustomization(BASE)?;
     let chart = Chart::read()?;
     schema::check(&chart)?;
-    let given = [
-        json!({}),
-        json!({"apiServer": {"host": "192.0.2.10"}}),
-        json!({"config": {"existingConfigMap": "kube-proxy"}}),
-    ];
-    let plain = [
-        base.clone(),
-        with_component(&base, "api-server")?,
-        with_component(&base, "kubeadm")?,
-    ];
-    for ((rendered, plain), given) in chart.render(&given)?.iter().zip(plain).zip(given) {
-        rendered.same_as(&plain).with_context(|| {
-            format!("the chart with {given}, and {BASE} with the component that says the same")
-        })?;
+    let pairs = pairs(&base)?;
+    let given: Vec<_> = pairs.iter().map(|pair| pair.given.clone()).collect();
+    for (rendered, pair) in chart.render(&given)?.iter().zip(&pairs) {
+        rendered
+            .same_as(&pair.plain)
+            .with_context(|| format!("the chart with {}, and {}", pair.given, pair.said))?;
+        images(&pair.plain, &pair.said)?;
     }
-    chart::every_value_arrives(&chart)?;
-    images(&base, "deploy/manifests")?;
+    cases::every_value_arrives(&chart)?;
     images(&kustomization(CLEANUP)?, CLEANUP)?;
     dockerfile(
         &workspace::read("deploy/image/Dockerfile")?,
@@ -54,76 +50,88 @@ pub(crate) fn check() -> Result<()> {
     kustomize(&base)
 }
 
-/// The objects of the files that a kustomization names, which are all that are in its folder.
-fn kustomization(folder: &str) -> Result<Objects> {
-    let list = objects::parse(&workspace::read(&format!("{folder}/kustomization.yaml"))?)?;
-    let named = list.first().and_then(|list| list["resources"].as_array());
-    let mut named: Vec<_> = named
-        .with_context(|| format!("{folder}/kustomization.yaml lists no resources"))?
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
-    named.sort();
-    let mut there = Vec::new();
-    for entry in fs::read_dir(workspace::root().join(folder))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.extension().is_some_and(|extension| extension == "yaml") && name != "kustomization.yaml" {
-            there.push(name.into_owned());
-        }
-    }
-    there.sort();
-    ensure!(
-        named == there,
-        "{folder}/kustomization.yaml lists {named:?}, and there are {there:?}"
-    );
-    let mut all = Objects::default();
-    for name in named {
-        all.read(&workspace::read(&format!("{folder}/{name}"))?)
-            .with_context(|| format!("{folder}/{name}"))?;
-    }
-    Ok(all)
+/// What is said to Helm, and the same said to kustomize.
+struct Pair {
+    given: Value,
+    said: String,
+    plain: Objects,
 }
 
-/// The base with a component's patches.
-fn with_component(base: &Objects, name: &str) -> Result<Objects> {
-    let folder = format!("{BASE}/components/{name}");
-    let list = objects::parse(&workspace::read(&format!("{folder}/kustomization.yaml"))?)?;
-    let patches = list.first().and_then(|list| list["patches"].as_array());
-    let mut all = base.clone();
-    for patch in patches.with_context(|| format!("{folder} patches nothing"))? {
-        let file = patch["path"].as_str().context("a patch without a path")?;
-        all.patch(&workspace::read(&format!("{folder}/{file}"))?)?;
-    }
-    Ok(all)
+fn pairs(base: &Objects) -> Result<Vec<Pair>> {
+    let pair = |given: Value, bases: &[&str], components: &[&str]| -> Result<Pair> {
+        let mut plain = base.clone();
+        for folder in bases {
+            plain.join(kustomization(folder)?)?;
+        }
+        for component in components {
+            plain = with_component(&plain, &format!("{BASE}/{component}"))?;
+        }
+        let said = format!("{BASE} with {bases:?} and {components:?}");
+        Ok(Pair { given, said, plain })
+    };
+    let scoped = [
+        "ingress/components/namespaced",
+        "ingress/components/default-class",
+    ];
+    let ingress = |more: Value| {
+        let mut ingress = more;
+        ingress["enabled"] = json!(true);
+        json!({"ingress": ingress})
+    };
+    let some = |kind: &str| ingress(json!({"kind": kind, "namespaces": ["shop"], "defaultClass": true}));
+    Ok(vec![
+        pair(json!({}), &[], &[])?,
+        pair(
+            json!({"apiServer": {"host": "192.0.2.10"}}),
+            &[],
+            &["components/api-server"],
+        )?,
+        pair(
+            json!({"config": {"existingConfigMap": "kube-proxy"}}),
+            &[],
+            &["components/kubeadm"],
+        )?,
+        pair(ingress(json!({})), &[INGRESS], &[])?,
+        pair(ingress(json!({"kind": "Deployment"})), &[INGRESS_BALANCED], &[])?,
+        pair(some("DaemonSet"), &[INGRESS], &scoped)?,
+        pair(some("Deployment"), &[INGRESS_BALANCED], &scoped)?,
+    ])
 }
 
 /// What `./x image` makes is what the manifests ask for.
 fn images(objects: &Objects, place: &str) -> Result<()> {
+    let made = Shipped::ALL.map(Shipped::image);
     for name in objects.images() {
-        if name != image::NAME {
+        if !made.contains(&name) {
             bail!(
                 "{place} asks for the image {name}, and `./x image` makes {}",
-                image::NAME
+                made.join(", ")
             );
         }
     }
     Ok(())
 }
 
-/// The Dockerfile starts from the compiler that the work tree asks for, and keeps the binary at the same place.
+/// The Dockerfile starts from the compiler that the work tree asks for, and keeps the binaries at the same places.
 fn dockerfile(text: &str, toolchain: &str) -> Result<()> {
     let version = toolchain
         .split("channel = \"")
         .nth(1)
         .and_then(|rest| rest.split('"').next());
     let version = version.context("rust-toolchain.toml names no channel")?;
-    for line in [
-        format!("FROM rust:{version}-bookworm AS build"),
-        format!("COPY --from=build /weir/target/image/weir {}", image::BINARY),
-        format!("ENTRYPOINT [\"{}\"]", image::BINARY),
-    ] {
+    let mut lines = vec![format!("FROM rust:{version}-bookworm AS build")];
+    for shipped in Shipped::ALL {
+        let (program, place) = (shipped.program(), shipped.place());
+        let stage = match shipped {
+            Shipped::Agent => "build",
+            Shipped::Ingress => "build-ingress",
+        };
+        lines.push(format!(
+            "COPY --from={stage} /weir/target/image/{program} {place}"
+        ));
+        lines.push(format!("ENTRYPOINT [\"{place}\"]"));
+    }
+    for line in lines {
         ensure!(
             text.lines().any(|one| one == line),
             "deploy/image/Dockerfile has no line `{line}`"
@@ -147,6 +155,11 @@ fn kustomize(base: &Objects) -> Result<()> {
     build(BASE)?
         .same_as(base)
         .context("what kustomize makes of deploy/manifests, and its files")?;
+    for folder in [INGRESS, INGRESS_BALANCED] {
+        build(folder)?
+            .same_as(&kustomization(folder)?)
+            .with_context(|| format!("what kustomize makes of {folder}, and its files"))?;
+    }
     build(CLEANUP)?;
     images(&build(KIND)?, KIND)
 }

@@ -41,6 +41,44 @@ impl Objects {
         Ok(())
     }
 
+    /// Adds those of another folder.
+    pub(super) fn join(&mut self, other: Self) -> Result<()> {
+        for (name, object) in other.0 {
+            ensure!(
+                self.0.insert(name.clone(), object).is_none(),
+                "{name} is there twice"
+            );
+        }
+        Ok(())
+    }
+
+    /// Carries out operations (RFC 6902) on those that kustomize's `target` selects; ours append to lists only.
+    pub(super) fn edit(&mut self, target: &Value, text: &str) -> Result<()> {
+        let field = |field: &str| target.get(field).and_then(Value::as_str).unwrap_or_default();
+        let kinds: Vec<_> = field("kind").split('|').collect();
+        let chosen = self.0.values_mut().filter(|object| {
+            let is = |pointer: &str| {
+                object
+                    .pointer(pointer)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
+            kinds.contains(&is("/kind")) && is("/metadata/name") == field("name")
+        });
+        let operations = parse(text)?.pop();
+        let operations = operations.as_ref().and_then(Value::as_array);
+        let operations = operations.context("this is no list of operations")?;
+        let mut count = 0;
+        for object in chosen {
+            count += 1;
+            operations
+                .iter()
+                .try_for_each(|operation| append(object, operation))?;
+        }
+        ensure!(count > 0, "nothing is {target}");
+        Ok(())
+    }
+
     /// An error that names the first difference.
     pub(super) fn same_as(&self, other: &Self) -> Result<()> {
         let names: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
@@ -75,6 +113,20 @@ impl Objects {
                 .filter_map(|container| container["image"].as_str())
         })
     }
+}
+
+/// `{op: add, path: /a/list/-, value: …}`
+fn append(object: &mut Value, operation: &Value) -> Result<()> {
+    let text = |field: &str| operation.get(field).and_then(Value::as_str);
+    let list = text("path").and_then(|path| path.strip_suffix("/-"));
+    let list = list.filter(|_| text("op") == Some("add"));
+    let list = list.and_then(|path| object.pointer_mut(path)?.as_array_mut());
+    let value = operation.get("value").cloned();
+    let (Some(list), Some(value)) = (list, value) else {
+        bail!("{operation} appends to no list");
+    };
+    list.push(value);
+    Ok(())
 }
 
 /// `DaemonSet kube-system/weir`.
@@ -154,6 +206,21 @@ mod tests {
         assert_eq!(error, "differ: only the first has B space/b");
         let quoted = objects(&TWO.replace("v: 2", "v: \"2\""));
         assert!(base.same_as(&quoted).is_err(), "a number and a text");
+    }
+
+    #[test]
+    fn operations_append_to_lists_of_what_they_are_for() {
+        let mut base = objects(TWO);
+        let target = |kind: &str| serde_json::json!({"kind": kind, "name": "a"});
+        let text = "[{op: add, path: /spec/list/-, value: 3}]";
+        base.edit(&target("X|A"), text).unwrap();
+        assert_eq!(base.at("A a", "/spec/list/2"), Some(&3.into()));
+        assert!(base.edit(&target("X|B"), text).is_err(), "nobody is meant");
+        assert!(
+            base.edit(&target("A"), &text.replace("/list/-", "/other/-"))
+                .is_err()
+        );
+        assert!(base.edit(&target("A"), &text.replace("add", "remove")).is_err());
     }
 
     #[test]

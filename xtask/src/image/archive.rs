@@ -16,9 +16,17 @@ use tar::{Builder, EntryType, Header};
 enum Content {
     Folder(u32),
     File(PathBuf),
+    /// A program that may be run with these capabilities by whoever the container lets have them.
+    Capable(PathBuf, u64),
     Text(String),
     Link(String),
 }
+
+/// `CAP_NET_BIND_SERVICE`, as a mask.
+pub(crate) const NET_BIND_SERVICE: u64 = 1 << 10;
+
+/// File capabilities in a layer, as GNU tar and container runtimes know extended attributes.
+const CAPABILITY: &str = "SCHILY.xattr.security.capability";
 
 /// An image that is being put together.
 pub(crate) struct Image {
@@ -27,6 +35,7 @@ pub(crate) struct Image {
     content: BTreeMap<String, Content>,
     entrypoint: Vec<String>,
     cmd: Vec<String>,
+    user: Option<String>,
 }
 
 impl Image {
@@ -37,6 +46,7 @@ impl Image {
             content: BTreeMap::new(),
             entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
             cmd: Vec::new(),
+            user: None,
         }
     }
 
@@ -50,6 +60,17 @@ impl Image {
     pub(crate) fn cmd(mut self, cmd: &[&str]) -> Self {
         self.cmd = cmd.iter().map(|&word| word.to_owned()).collect();
         self
+    }
+
+    /// `UID:GID` if a pod names nobody.
+    pub(crate) fn user(mut self, user: &str) -> Self {
+        self.user = Some(user.to_owned());
+        self
+    }
+
+    /// A file that everybody may run, and that may take up these capabilities.
+    pub(crate) fn capable(&mut self, path: &str, from: &Path, capabilities: u64) {
+        self.put(path, Content::Capable(from.to_owned(), capabilities));
     }
 
     /// A file that everybody may run; its folders come by themselves.
@@ -84,22 +105,15 @@ impl Image {
     /// Changes when anything in the image does. A file counts by its path, size and time, as for make.
     pub(crate) fn fingerprint(&self) -> Result<String> {
         let mut hash = Sha256::new();
-        hash.update(format!("1 {:?} {:?} {:?}", self.names, self.entrypoint, self.cmd));
+        let starts = (&self.entrypoint, &self.cmd, &self.user);
+        hash.update(format!("2 {:?} {starts:?}", self.names));
         for (path, content) in &self.content {
             let line = match content {
                 Content::Folder(mode) => format!("\n{path} {mode:o}"),
                 Content::Text(text) => format!("\n{path} {text:?}"),
                 Content::Link(to) => format!("\n{path} -> {to}"),
-                Content::File(from) => {
-                    let facts =
-                        fs::metadata(from).with_context(|| format!("cannot read {}", from.display()))?;
-                    format!(
-                        "\n{path} {} {} {:?}",
-                        from.display(),
-                        facts.len(),
-                        facts.modified()?
-                    )
-                }
+                Content::File(from) => format!("\n{path} {}", facts(from)?),
+                Content::Capable(from, mask) => format!("\n{path} {} {mask:x}", facts(from)?),
             };
             hash.update(line);
         }
@@ -141,6 +155,7 @@ impl Image {
                     layer.append_data(&mut header, format!("{path}/"), std::io::empty())?;
                 }
                 Content::File(from) => append_file(&mut layer, path, from, 0o755)?,
+                Content::Capable(from, mask) => append_capable(&mut layer, path, from, *mask)?,
                 Content::Text(text) => append(&mut layer, path, text.as_bytes())?,
                 Content::Link(to) => {
                     layer.append_link(&mut header(EntryType::Symlink, 0, 0o777), path, to)?;
@@ -165,6 +180,7 @@ impl Image {
                 "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
                 "Entrypoint": self.entrypoint,
                 "Cmd": self.cmd,
+                "User": self.user.as_deref().unwrap_or_default(),
             },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
         })
@@ -228,11 +244,49 @@ fn append(archive: &mut Builder<impl Write>, path: &str, bytes: &[u8]) -> Result
 }
 
 fn append_file(archive: &mut Builder<impl Write>, path: &str, from: &Path, mode: u32) -> Result<()> {
+    let (bytes, size) = open(from)?;
+    Ok(archive.append_data(&mut header(EntryType::Regular, size, mode), path, bytes)?)
+}
+
+/// The same with file capabilities, which stand in a header of POSIX' format before it.
+fn append_capable(archive: &mut Builder<impl Write>, path: &str, from: &Path, mask: u64) -> Result<()> {
+    let (bytes, size) = open(from)?;
+    archive.append_pax_extensions([(CAPABILITY, capabilities(mask).as_slice())])?;
+    let mut plain = Header::new_ustar();
+    plain.set_path(path)?;
+    plain.set_size(size);
+    plain.set_mode(0o755);
+    plain.set_uid(0);
+    plain.set_gid(0);
+    plain.set_mtime(0);
+    plain.set_cksum();
+    Ok(archive.append(&plain, bytes)?)
+}
+
+fn open(from: &Path) -> Result<(impl Read, u64)> {
     let file = File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
     let size = file.metadata()?.len();
     // Never more than the header says, should the file grow meanwhile.
-    let bytes = BufReader::new(file).take(size);
-    Ok(archive.append_data(&mut header(EntryType::Regular, size, mode), path, bytes)?)
+    Ok((BufReader::new(file).take(size), size))
+}
+
+/// `security.capability` (`vfs_cap_data` of revision 2): permitted, not inheritable, and not effective. The program takes up what it
+/// is permitted; were it effective, it could not even be started where the container does not let it have that.
+fn capabilities(mask: u64) -> Vec<u8> {
+    let [permitted_low, permitted_high] = [mask & 0xffff_ffff, mask >> 32];
+    let words = [0x0200_0000, permitted_low, 0, permitted_high, 0];
+    words
+        .iter()
+        .filter_map(|word| u32::try_from(*word).ok())
+        .flat_map(u32::to_le_bytes)
+        .collect()
+}
+
+/// What a file is known by, as for make.
+fn facts(file: &Path) -> Result<String> {
+    let facts = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let modified = facts.modified()?;
+    Ok(format!("{} {} {modified:?}", file.display(), facts.len()))
 }
 
 /// Hashes what passes.
@@ -315,6 +369,34 @@ mod tests {
         let files: Vec<_> = read(entries[2].1.as_bytes());
         let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["usr/", "usr/bin/", "usr/bin/b"]);
+    }
+
+    #[test]
+    fn a_program_keeps_its_capabilities_in_the_layer() {
+        let folder = std::env::temp_dir().join(format!("weir-capable-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (binary, target) = (folder.join("b"), folder.join("b.tar"));
+        fs::write(&binary, "program").unwrap();
+        let mut image = Image::new("a.test/b:1", &["/b"]).user("7:7");
+        image.capable("/b", &binary, NET_BIND_SERVICE);
+        image.write(&target).unwrap();
+        let bytes = fs::read(&target).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+
+        let entries = read(&bytes);
+        let config: Value = serde_json::from_str(&entries[0].1).unwrap();
+        assert_eq!(config["config"]["User"], "7:7");
+        let at = bytes
+            .windows(CAPABILITY.len())
+            .position(|some| some == CAPABILITY.as_bytes());
+        let value = &bytes[at.unwrap() + CAPABILITY.len() + 1..];
+        // As `setcap cap_net_bind_service=p` writes it.
+        let expected = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'\n'];
+        assert_eq!(value[..expected.len()], expected);
+        assert_eq!(
+            read(entries[2].1.as_bytes()),
+            [("b".to_owned(), "program".to_owned())]
+        );
     }
 
     fn small() -> Image {
