@@ -73,6 +73,8 @@ pub enum Command {
     Conflicts(AskFlags),
     /// List endpoints, and whether they get requests
     Endpoints(AskFlags),
+    /// End with 0 if the running process takes clients: for probes where another one may have its port
+    Ready(ReadyFlags),
 }
 
 /// The socket at which the running process answers, if nothing else is said.
@@ -90,6 +92,14 @@ pub struct AskFlags {
     /// Leave out the line with the names of the columns
     #[arg(long)]
     pub no_headers: bool,
+}
+
+/// Flags of `weir-ingress ready`.
+#[derive(Debug, Clone, Args)]
+pub struct ReadyFlags {
+    /// The unix socket at which the running process answers
+    #[arg(long, value_name = "PATH", default_value = ADMIN_SOCKET)]
+    pub admin_socket: PathBuf,
 }
 
 /// Flags of `weir-ingress explain`.
@@ -214,7 +224,7 @@ pub struct StatusFlags {
         default_value = "kube-system"
     )]
     pub pod_namespace: String,
-    /// Who wants it [default: the name of the machine]
+    /// Who wants it, and writes Events: on a host's network, two pods have the host's name [default: the host's name]
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pub pod_name: Option<String>,
 }
@@ -252,9 +262,13 @@ pub struct DoorFlags {
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZero<usize>>,
     /// A unix socket at which a process hands its listening sockets to the next one of the same network namespace and user:
-    /// start the next one, and this one ends when that serves
+    /// start the next one, and this one ends when that serves. @NAME is one that the network namespace has, and no folder
     #[arg(long, value_name = "PATH")]
     pub handover_socket: Option<PathBuf>,
+    /// When the next process serves and all connections have ended, wait for SIGTERM: for a supervisor who would start this one
+    /// again, as the kubelet does
+    #[arg(long, requires = "handover_socket")]
+    pub wait_relieved: bool,
     /// After SIGTERM, clients are still taken for this long: until balancers know that this one goes
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s")]
     pub shutdown_delay: Duration,

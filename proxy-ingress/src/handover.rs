@@ -7,21 +7,22 @@
 //!
 //! Both have the same sockets in between: a connection that waits in the kernel's queue is taken by whoever comes first, and
 //! none is lost when the old one closes its side. It works where both share a network namespace (the host's), and run as the
-//! same user.
+//! same user. They meet at a path, or, as two pods have no folder in common, at a name that the network namespace has (`@NAME`).
 
 use std::fs::{self, Permissions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::net::{self as unix, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -30,6 +31,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// Sockets in one message; the kernel takes 253.
@@ -38,6 +40,8 @@ const AT_ONCE: usize = 64;
 const MOST: usize = 4096;
 /// Until the other side says something.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to be there.
+const RETRY: Duration = Duration::from_millis(100);
 /// What the new process says when it takes clients.
 const SERVING: u8 = b'S';
 
@@ -72,7 +76,11 @@ impl Predecessor {
 
 /// The sockets of the process that answers at this path; none if nobody does.
 pub fn take(path: &Path) -> io::Result<Option<(Vec<Handed>, Predecessor)>> {
-    let mut stream = match UnixStream::connect(path) {
+    let connected = match name(path)? {
+        Some(name) => UnixStream::connect_addr(&name),
+        None => UnixStream::connect(path),
+    };
+    let mut stream = match connected {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -84,7 +92,10 @@ pub fn take(path: &Path) -> io::Result<Option<(Vec<Handed>, Predecessor)>> {
         }
         Err(error) => return Err(error),
     };
-    trust(&stream)?;
+    // Both share the mode, so it is set back.
+    stream.set_nonblocking(true)?;
+    trust(&tokio::net::UnixStream::from_std(stream.try_clone()?)?)?;
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let letter = read_letter(&mut stream)?;
     let mut handed = Vec::new();
@@ -100,8 +111,61 @@ pub fn take(path: &Path) -> io::Result<Option<(Vec<Handed>, Predecessor)>> {
     Ok(Some((handed, Predecessor(stream))))
 }
 
-/// Hands sockets to whoever asks at this path, until the process ends. Who then says that it serves is told to `relieved`.
-pub fn offer(path: &Path, sockets: Vec<Handed>, relieved: mpsc::Sender<()>) -> io::Result<()> {
+/// Sockets that are to be had. Dropping it ends that, and closes these copies of them.
+#[derive(Debug)]
+pub struct Offer(JoinHandle<()>);
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Hands sockets to whoever asks at this path. Who then says that it serves is told to `relieved`.
+pub fn offer(path: &Path, sockets: Vec<Handed>, relieved: mpsc::Sender<()>) -> io::Result<Offer> {
+    let bound = match bind(path) {
+        // The process before has the name until it knows that it may go.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && name(path)?.is_some() => None,
+        bound => Some(bound?),
+    };
+    let (path, sockets) = (path.to_owned(), Arc::new(sockets));
+    Ok(Offer(tokio::spawn(async move {
+        let listener = match bound {
+            Some(listener) => listener,
+            None => bind_later(path).await,
+        };
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(RETRY).await;
+                continue;
+            };
+            if let Err(error) = trust(&stream) {
+                tracing::warn!(%error, "somebody else asked for the listening sockets");
+                continue;
+            }
+            let Ok(stream) = stream.into_std() else { continue };
+            let (sockets, relieved) = (Arc::clone(&sockets), relieved.clone());
+            // The other side takes its time to read all objects; nobody waits for this thread at the end.
+            thread::spawn(move || serve(stream, &sockets, &relieved));
+        }
+    })))
+}
+
+async fn bind_later(path: PathBuf) -> UnixListener {
+    loop {
+        sleep(RETRY).await;
+        if let Ok(listener) = bind(&path) {
+            return listener;
+        }
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(name) = name(path)? {
+        let listener = unix::UnixListener::bind_addr(&name)?;
+        listener.set_nonblocking(true)?;
+        return UnixListener::from_std(listener);
+    }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -111,20 +175,13 @@ pub fn offer(path: &Path, sockets: Vec<Handed>, relieved: mpsc::Sender<()>) -> i
     let listener = UnixListener::bind(&own)?;
     fs::set_permissions(&own, Permissions::from_mode(0o600))?;
     fs::rename(&own, path)?;
-    let sockets = Arc::new(sockets);
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let Ok(stream) = stream.into_std() else { continue };
-            let (sockets, relieved) = (Arc::clone(&sockets), relieved.clone());
-            // The other side takes its time to read all objects; nobody waits for this thread at the end.
-            thread::spawn(move || serve(stream, &sockets, &relieved));
-        }
-    });
-    Ok(())
+    Ok(listener)
+}
+
+/// The name in the network namespace, if that is what is meant.
+fn name(path: &Path) -> io::Result<Option<unix::SocketAddr>> {
+    let name = path.as_os_str().as_bytes().strip_prefix(b"@");
+    name.map(unix::SocketAddr::from_abstract_name).transpose()
 }
 
 fn serve(stream: UnixStream, sockets: &[Handed], relieved: &mpsc::Sender<()>) {
@@ -141,7 +198,6 @@ fn serve(stream: UnixStream, sockets: &[Handed], relieved: &mpsc::Sender<()>) {
 /// Hands all over; whether the other side serves.
 fn hand(mut stream: UnixStream, sockets: &[Handed]) -> io::Result<bool> {
     stream.set_nonblocking(false)?;
-    trust(&stream)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let letter = Letter {
         doors: sockets
@@ -206,9 +262,12 @@ fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
 }
 
 /// Root, and who runs as we do.
-fn trust(stream: &UnixStream) -> io::Result<()> {
-    let other = socket_peercred(stream)?.uid;
-    if other.is_root() || other == geteuid() {
+///
+/// Not by rustix: it refuses credentials without a process number, and that is what a peer in another pod has, where each pod has
+/// numbers of its own.
+fn trust(stream: &tokio::net::UnixStream) -> io::Result<()> {
+    let other = stream.peer_cred()?.uid();
+    if other == 0 || other == geteuid().as_raw() {
         return Ok(());
     }
     Err(io::ErrorKind::PermissionDenied.into())

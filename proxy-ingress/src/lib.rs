@@ -35,6 +35,7 @@ mod mix;
 pub mod model;
 pub mod pages;
 pub mod passthrough;
+pub mod privilege;
 pub mod probes;
 pub mod proxied;
 mod redirect;

@@ -32,5 +32,6 @@ async fn execute(command: Command) -> Result<()> {
         Command::Certs(flags) => cli::certificates(&flags),
         Command::Conflicts(flags) => cli::conflicts(&flags),
         Command::Endpoints(flags) => cli::endpoints(&flags),
+        Command::Ready(flags) => cli::ready(&flags),
     }
 }

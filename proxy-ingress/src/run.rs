@@ -23,13 +23,14 @@ use std::time::Duration;
 use proxy_model::{Change, Kind, Object, ObjectName};
 use proxy_source::{Changes, Report, Source, SourceError, Statuses, clock};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use self::inputs::{Bells, Input, Inputs};
 use crate::admin::socket::Asked;
 use crate::admin::{Question, View};
 use crate::engine::{Bound, Engine, EngineError};
-use crate::handover::{self, Predecessor};
+use crate::handover::{self, Offer, Predecessor};
 use crate::metrics::Metrics;
 use crate::model::hosts::Conflict;
 use crate::model::{self, Model};
@@ -75,6 +76,10 @@ pub struct Options {
     pub handover: Option<PathBuf>,
     /// The process that these are from.
     pub predecessor: Option<Predecessor>,
+    /// When the next process serves, it is not for this one to end: somebody ends it, or would start it again.
+    pub wait_relieved: bool,
+    /// Who answers probes; the next process has the port as soon as it serves.
+    pub status: JoinHandle<()>,
 }
 
 /// Why it ends with an error.
@@ -115,12 +120,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         state: State::Bound(options.doors),
         handover: options.handover,
         predecessor: options.predecessor,
+        offer: None,
         bells,
         snapshot: None,
         secrets_due: None,
         shutdown_delay: options.shutdown_delay,
         drain_due: None,
         draining: false,
+        drained: false,
+        signalled: false,
+        wait_relieved: options.wait_relieved,
+        status: options.status,
     };
     let ended = ingress.work(&mut inputs).await;
     // Who leads gives the Lease back, so that the next one need not wait for its end.
@@ -143,8 +153,9 @@ impl Ingress {
                     }
                 }
                 Input::Ended => {
-                    tracing::info!("all connections have ended");
-                    return Ok(());
+                    if let ControlFlow::Break(()) = self.ended() {
+                        return Ok(());
+                    }
                 }
                 Input::Question((question, answer)) => self.answer(&question, answer),
                 Input::Changes(changes) => self.observe(changes),
@@ -184,6 +195,8 @@ struct Ingress {
     handover: Option<PathBuf>,
     /// The process that ours are from.
     predecessor: Option<Predecessor>,
+    /// Our sockets, for the next process.
+    offer: Option<Offer>,
     bells: Bells,
     /// What workers read.
     snapshot: Option<Arc<Snapshot>>,
@@ -193,6 +206,11 @@ struct Ingress {
     /// Until when clients are still taken.
     drain_due: Option<Instant>,
     draining: bool,
+    drained: bool,
+    /// Somebody has said that it is to end.
+    signalled: bool,
+    wait_relieved: bool,
+    status: JoinHandle<()>,
 }
 
 impl Ingress {
@@ -335,11 +353,14 @@ impl Ingress {
         if let (Some(path), Some(copies)) = (&self.handover, copies) {
             let offered =
                 copies.and_then(|copies| handover::offer(path, copies, self.bells.relieved.clone()));
-            if let Err(error) = offered {
-                let path = path.display();
-                tracing::warn!(
-                    "the next process will find no listening sockets at {path}: {error}; choose another place with --handover-socket"
-                );
+            match offered {
+                Ok(offer) => self.offer = Some(offer),
+                Err(error) => {
+                    let path = path.display();
+                    tracing::warn!(
+                        "the next process will find no listening sockets at {path}: {error}; choose another place with --handover-socket"
+                    );
+                }
             }
         }
         Ok(engine)
@@ -351,6 +372,7 @@ impl Ingress {
             served: &self.served,
             snapshot: self.snapshot.as_deref(),
             doors: &self.doors,
+            ready: self.probes.stage() == Stage::Serving,
         };
         match view.answer(question).and_then(|value| serde_json::to_vec(&value)) {
             // Who asked may have gone.

@@ -18,6 +18,7 @@ use crate::engine::Bound;
 use crate::handover::{self, Predecessor};
 use crate::metrics::Metrics;
 use crate::pages::StatusPages;
+use crate::privilege;
 use crate::probes::Probes;
 use crate::run::{self, Options};
 use crate::served::{Fixed, Secrets};
@@ -28,7 +29,9 @@ use crate::upstream::UpstreamTls;
 pub async fn serve(flags: ServeFlags) -> Result<()> {
     logging::start(flags.log_format, &flags.log, log_directives)?;
     panics::tell("the ingress");
+    privilege::take_up().context("taking up the right to ports below 1024")?;
     let (doors, predecessor) = bind(&flags)?;
+    privilege::put_down().context("putting down all rights")?;
     let telemetry = flags.telemetry.clone().settle()?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
@@ -49,7 +52,7 @@ pub async fn serve(flags: ServeFlags) -> Result<()> {
             registry,
         },
     };
-    tokio::spawn(status.forever());
+    let status = tokio::spawn(status.forever());
     let questions = listen_for_questions(&flags.admin_socket);
     run::run(Options {
         source,
@@ -73,6 +76,8 @@ pub async fn serve(flags: ServeFlags) -> Result<()> {
         shutdown_delay: flags.doors.shutdown_delay,
         handover: flags.doors.handover_socket.clone(),
         predecessor,
+        wait_relieved: flags.doors.wait_relieved,
+        status,
     })
     .await?;
     Ok(())

@@ -37,6 +37,8 @@ pub enum Question {
     Endpoints,
     /// What is wrong.
     Problems,
+    /// Are clients taken?
+    Ready,
 }
 
 /// A request that nobody sends.
@@ -61,6 +63,8 @@ pub struct View<'a> {
     pub snapshot: Option<&'a Snapshot>,
     /// Where clients come to, and whether TLS is spoken there.
     pub doors: &'a [(SocketAddr, bool)],
+    /// Whether clients are taken.
+    pub ready: bool,
 }
 
 /// A route.
@@ -178,6 +182,7 @@ impl View<'_> {
             Question::Certificates => serde_json::to_value(certificates(self)),
             Question::Conflicts => serde_json::to_value(conflicts(self.model)),
             Question::Endpoints => serde_json::to_value(endpoints(self)),
+            Question::Ready => serde_json::to_value(self.ready),
             Question::Problems => {
                 let problems = self.model.problems().into_iter().chain(self.served.problems());
                 serde_json::to_value(problems.map(|problem| problem.to_string()).collect::<Vec<_>>())

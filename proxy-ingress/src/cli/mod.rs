@@ -3,13 +3,25 @@
 mod explain;
 mod lists;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use proxy_daemon::table::Table;
 use serde::Serialize;
 
 pub use self::explain::explain;
 pub use self::lists::{certificates, conflicts, endpoints, routes};
-use crate::config::{AskFlags, Output};
+use crate::admin::Question;
+use crate::admin::socket::ask;
+use crate::config::{AskFlags, Output, ReadyFlags};
+
+/// An error if clients are not taken.
+pub fn ready(flags: &ReadyFlags) -> Result<()> {
+    let ready: bool = ask(&flags.admin_socket, &Question::Ready)?;
+    ensure!(
+        ready,
+        "clients are not taken: not everything has been read yet, or it ends"
+    );
+    Ok(())
+}
 
 /// Prints an answer.
 fn show<T: Serialize>(flags: &AskFlags, rows: &[T], what: &str, table: impl FnOnce() -> Table) -> Result<()> {

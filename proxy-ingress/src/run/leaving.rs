@@ -17,12 +17,14 @@ impl Ingress {
             tracing::info!("{stop}: it ends");
             return ControlFlow::Break(());
         };
+        let again = self.signalled;
+        self.signalled |= stop != Stop::Relieved;
+        if stop == Stop::Relieved {
+            // The next process wants the port.
+            self.status.abort();
+        }
         if self.draining {
-            if stop == Stop::Relieved {
-                return ControlFlow::Continue(());
-            }
-            tracing::warn!("{stop}: once more; connections are cut off");
-            return ControlFlow::Break(());
+            return self.while_it_drains(stop, again);
         }
         self.probes.set(Stage::Leaving);
         let delay = self.shutdown_delay;
@@ -35,6 +37,34 @@ impl Ingress {
         ControlFlow::Continue(())
     }
 
+    /// Who says for the first time that it is to end, of a process that the next one has relieved, has patience.
+    fn while_it_drains(&self, stop: Stop, again: bool) -> ControlFlow<()> {
+        if stop == Stop::Relieved {
+            return ControlFlow::Continue(());
+        }
+        if again {
+            tracing::warn!("{stop}: once more; connections are cut off");
+            return ControlFlow::Break(());
+        }
+        if self.drained {
+            tracing::info!("{stop}: it ends");
+            return ControlFlow::Break(());
+        }
+        tracing::info!("{stop}: it ends when all connections have");
+        ControlFlow::Continue(())
+    }
+
+    /// All connections have ended.
+    pub(super) fn ended(&mut self) -> ControlFlow<()> {
+        self.drained = true;
+        if self.wait_relieved && !self.signalled {
+            tracing::info!("all connections have ended; it waits for SIGTERM");
+            return ControlFlow::Continue(());
+        }
+        tracing::info!("all connections have ended");
+        ControlFlow::Break(())
+    }
+
     /// Ends the time in which clients are still taken.
     pub(super) fn drain_if_due(&mut self) {
         if self.drain_due.is_some_and(|due| Instant::now() >= due) {
@@ -45,6 +75,8 @@ impl Ingress {
     fn drain(&mut self, why: &str) {
         self.drain_due = None;
         self.draining = true;
+        // Or clients would go on to be queued at them.
+        self.offer = None;
         let State::Serving(engine) = &mut self.state else {
             return;
         };

@@ -70,6 +70,7 @@ impl World {
             served: &self.served,
             snapshot: self.snapshot.as_deref(),
             doors: &self.doors,
+            ready: self.snapshot.is_some(),
         }
     }
 
