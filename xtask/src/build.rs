@@ -1,9 +1,11 @@
 //! `build`: first the kernel object, then the agent that carries it.
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::kernel_compiler::{self, KernelCompiler};
 use crate::{shell, workspace};
@@ -46,6 +48,29 @@ pub(crate) fn ingress() -> Result<PathBuf> {
     let mut cargo = shell::cargo(["build", "--profile", "dist", "--package", "proxy-ingress"]);
     shell::run(cargo.args(["--bin", "weir-ingress"]))?;
     Ok(workspace::target().join("dist/weir-ingress"))
+}
+
+/// A program beside the agent: `weir-ingress`, or `weir-web`, which stands behind it and in front of it in tests. One that was built
+/// elsewhere is named by `WEIR_INGRESS_BIN` or `WEIR_WEB_BIN`.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let variable = format!("{}_BIN", name.replace('-', "_").to_uppercase());
+    if let Some(path) = env::var_os(&variable).map(PathBuf::from) {
+        ensure!(path.is_file(), "{variable}: {} is missing", path.display());
+        return path
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", path.display()));
+    }
+    shell::run(&mut of_program(name))?;
+    Ok(workspace::target().join("release").join(name))
+}
+
+/// What builds a program.
+pub(crate) fn of_program(name: &str) -> Command {
+    let package = match name {
+        "weir-ingress" => "proxy-ingress",
+        name => name,
+    };
+    shell::cargo(["build", "--release", "--package", package, "--bin", name])
 }
 
 /// Builds the kernel object.

@@ -1,6 +1,7 @@
 //! Builds what the demo needs, and shows how it goes: the first time takes minutes.
 
 use std::io::{BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use weir_lab::{Group, clock, workspace_root};
 
-use crate::shell;
+use crate::{build, shell, workspace};
 
 use super::screen::{Screen, Style};
 
@@ -17,6 +18,38 @@ const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "�
 
 /// How often a pipe is told that the work goes on.
 const REMINDER: Duration = Duration::from_secs(20);
+
+/// Builds the ingress, and what stands behind it and in front of it; where each is.
+pub(super) fn ingress(screen: &mut Screen) -> Result<()> {
+    for (name, says) in [
+        ("weir-ingress", "weir-ingress built"),
+        ("weir-web", "web server and client built"),
+    ] {
+        if std::env::var_os(variable(name)).is_none() {
+            watch(screen, says, build::of_program(name))?;
+        }
+        program(name)?;
+    }
+    Ok(())
+}
+
+/// Where a program is that [`ingress`] has built, or that somebody named.
+pub(super) fn program(name: &str) -> Result<PathBuf> {
+    let named = std::env::var_os(variable(name)).map(PathBuf::from);
+    let path = named.unwrap_or_else(|| workspace::target().join("release").join(name));
+    let place = || {
+        format!(
+            "{} is missing: {} may name another one",
+            path.display(),
+            variable(name)
+        )
+    };
+    path.canonicalize().with_context(place)
+}
+
+fn variable(name: &str) -> String {
+    format!("{}_BIN", name.replace('-', "_").to_uppercase())
+}
 
 /// Builds weir and the traffic program.
 pub(super) fn all(screen: &mut Screen) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `demo`: weir at work on one machine, live.
 //!
 //! ```text
-//! build ─▶ world: two nodes, five pods, a client outside ─▶ one agent per node ─▶ scenes ─▶ clean-up
+//! build ─▶ world: two nodes, five pods, a client outside ─▶ one agent per node ─▶ scenes ─▶ weir-ingress ─▶ scenes ─▶ clean-up
 //! ```
 //!
 //! Each scene makes real connections, shows where they went, and notes as [`Checks`] what must be true of it.
@@ -9,6 +9,7 @@
 mod bars;
 mod building;
 mod checks;
+mod ingress;
 mod inside;
 mod refuse;
 mod scale;
@@ -18,14 +19,24 @@ mod stay;
 mod world;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use checks::Checks;
 use screen::{Screen, Style};
 use world::World;
 
+/// A part of the demo.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Hosts, paths and TLS, straight to the pods
+    Ingress,
+}
+
 /// What `demo` is asked.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Show this alone
+    part: Option<Part>,
     /// Verify all that is shown without pauses, and fail if anything is not as it should be
     #[arg(long)]
     check: bool,
@@ -41,9 +52,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     weir_lab::clean_up_on_signals()?;
     let mut screen = Screen::new();
-    screen.title("weir: Services spread over their endpoints by programs in the kernel");
-    building::all(&mut screen)?;
-    let world = World::build(&mut screen)?;
+    let world = match args.part {
+        None => {
+            screen.title("weir: Services spread over their endpoints by programs in the kernel");
+            building::all(&mut screen)?;
+            building::ingress(&mut screen)?;
+            World::build(&mut screen)?
+        }
+        Some(Part::Ingress) => {
+            screen.title("weir-ingress: HTTP and HTTPS by host and path, straight to the pods");
+            building::ingress(&mut screen)?;
+            World::bare(&mut screen)?
+        }
+    };
     let mut stage = Stage {
         pace: Pace::new(args.check, screen.is_terminal()),
         screen,
@@ -97,11 +118,15 @@ struct Stage {
 impl Stage {
     fn play(&mut self) -> Result<()> {
         self.show_map();
+        if !self.world.has_agents() {
+            return ingress::play(self, 1).context("the ingress");
+        }
         spread::play(self).context("spreading connections")?;
         refuse::play(self).context("a Service without endpoints")?;
         // Before backends come and go: one that comes back is counted anew.
         inside::play(self).context("looking inside")?;
-        scale::play(self).context("scaling under load")
+        scale::play(self).context("scaling under load")?;
+        ingress::play(self, 7).context("the ingress")
     }
 
     /// The drawing of what was built.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use weir_lab::{Host, Node, Pod, weir_binary};
 
 use super::Stage;
+use super::building::program;
 use super::inside::PINS;
 use super::screen::Style;
 use super::world::{NODE_PORT, PORT, WEB};
@@ -38,8 +39,51 @@ pub(super) fn stay(stage: &mut Stage) -> Result<()> {
 }
 
 fn commands(stage: &Stage) -> Result<Vec<(String, String)>> {
-    let world = &stage.world;
     let enter = write_enter(stage)?;
+    let mut all = of_ingress(stage, &enter)?;
+    if stage.world.has_agents() {
+        all.extend(of_agents(stage, &enter)?);
+    }
+    Ok(all)
+}
+
+/// What to ask the ingress.
+fn of_ingress(stage: &Stage, enter: &str) -> Result<Vec<(String, String)>> {
+    let world = &stage.world;
+    if world.front.is_none() {
+        return Ok(Vec::new());
+    }
+    let (folder, front) = (world.lab.dir().display(), world.n1().v4());
+    let ingress = program("weir-ingress")?.display().to_string();
+    let pairs = [
+        (
+            "by host and path, from outside: who answers?",
+            format!(
+                "{enter} outside curl --cacert {folder}/ca.pem --resolve shop.demo.test:443:{front} https://shop.demo.test/cart"
+            ),
+        ),
+        (
+            "why a request goes where it goes",
+            format!("{ingress} explain https://shop.demo.test/cart --admin-socket {folder}/ingress.sock"),
+        ),
+        (
+            "routes, certificates, endpoints as they are now",
+            format!("{ingress} routes --admin-socket {folder}/ingress.sock"),
+        ),
+        (
+            "change hosts and paths: it watches this folder",
+            format!("ls {}", world.manifests.dir().display()),
+        ),
+    ];
+    Ok(pairs
+        .into_iter()
+        .map(|(comment, command)| (comment.to_owned(), command))
+        .collect())
+}
+
+/// What to try with weir on the nodes.
+fn of_agents(stage: &Stage, enter: &str) -> Result<Vec<(String, String)>> {
+    let world = &stage.world;
     let weir = weir_binary()?.display().to_string();
     let bpffs = world.n1().bpffs().display().to_string();
     let [v4, _] = WEB;

@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use rcgen::{Issuer, KeyPair};
 use weir_lab::manifest::{Endpoint, Port, Service, node_yaml};
 use weir_lab::{Host, Lab, Manifests, Node, NodeOptions, Pod, Process, Weir};
 
+use super::ingress::Front;
 use super::screen::Screen;
 
 /// Port of the Services.
@@ -34,6 +36,10 @@ const ENDPOINTS: &str = "web-endpoints.yaml";
 
 /// Everything that runs. The agents and servers are declared before the lab, because they are dropped in this order.
 pub(super) struct World {
+    /// The ingress and the web servers behind it, when they are shown.
+    pub(super) front: Option<Front>,
+    /// Who vouches for the ingress's certificates.
+    pub(super) authority: Option<Issuer<'static, KeyPair>>,
     agents: Vec<Weir>,
     servers: Vec<Process>,
     pub(super) nodes: [Node; 2],
@@ -48,6 +54,16 @@ pub(super) struct World {
 }
 
 impl World {
+    /// The machines alone: the ingress needs no agent.
+    pub(super) fn bare(screen: &mut Screen) -> Result<Self> {
+        screen.step("two nodes, five pods and a client outside", Self::machines)
+    }
+
+    /// Whether agents run.
+    pub(super) fn has_agents(&self) -> bool {
+        !self.agents.is_empty()
+    }
+
     /// Makes it all, and returns when the agents have programmed the kernel.
     pub(super) fn build(screen: &mut Screen) -> Result<Self> {
         let mut world = screen.step("two nodes, five pods and a client outside", Self::machines)?;
@@ -71,6 +87,8 @@ impl World {
             n2.pod("client-2", "10.244.2.22", "fd00:10:244:2::22")?,
         ];
         Ok(Self {
+            front: None,
+            authority: None,
             agents: Vec::new(),
             servers: Vec::new(),
             backends,
@@ -188,27 +206,22 @@ impl World {
     pub(super) fn map(&self) -> Vec<String> {
         let [n1, n2] = self.nodes.each_ref().map(|node| node.v4().to_string());
         let outside = self.outside.v4();
-        vec![
+        let mut map = vec![
             "          node n1                        node n2                     client".to_owned(),
             format!("          {n1:<31}{n2:<28}{outside}"),
             "  ───────────┬────────────────────────────┬────────────────────────────┬──── fabric".to_owned(),
             "        ┌────┴─────┐             ┌────────┼────────┐                outside".to_owned(),
             "     web-1     client-1        web-2    web-3   client-2".to_owned(),
-            String::new(),
-            format!(
-                "  Service web     {}:{PORT}  [{}]:{PORT}  node port {NODE_PORT}   →  web-1 web-2 web-3",
-                WEB[0], WEB[1]
-            ),
-            format!(
-                "  Service empty   {}:{PORT}  [{}]:{PORT}  node port {EMPTY_NODE_PORT}   →  nobody",
-                EMPTY[0], EMPTY[1]
-            ),
-        ]
+        ];
+        if self.has_agents() {
+            map.extend(services());
+        }
+        map
     }
 
     /// Removes it all.
     pub(super) fn remove(self) -> Result<()> {
-        drop((self.agents, self.servers));
+        drop((self.front, self.agents, self.servers));
         self.lab.remove()
     }
 }
@@ -225,4 +238,19 @@ fn web() -> Service {
 /// The node port of a node.
 pub(super) fn node_port(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(address.into(), port)
+}
+
+/// The Services of the scenes, under the drawing.
+fn services() -> [String; 3] {
+    [
+        String::new(),
+        format!(
+            "  Service web     {}:{PORT}  [{}]:{PORT}  node port {NODE_PORT}   →  web-1 web-2 web-3",
+            WEB[0], WEB[1]
+        ),
+        format!(
+            "  Service empty   {}:{PORT}  [{}]:{PORT}  node port {EMPTY_NODE_PORT}   →  nobody",
+            EMPTY[0], EMPTY[1]
+        ),
+    ]
 }
