@@ -251,9 +251,10 @@ impl Run<'_> {
         shell::run(cargo_test(suite, &agent)?.arg("--no-run"))?;
         let mut tests = cargo_test(suite, &agent)?;
         if suite == Suite::Cluster {
-            self.clusters.need(cluster::Proxy::Weir)?;
+            self.clusters.need(cluster::Proxy::Weir, true)?;
             tests
                 .env("WEIR_LAB_PEER", weir_lab::peer_binary()?)
+                .env("WEIR_WEB_BIN", build::program("weir-web")?)
                 .env("WEIR_CLUSTER", cluster::state_file());
         }
         // Ends with the suite.

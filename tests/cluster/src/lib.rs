@@ -1,5 +1,6 @@
 //! Tests in the cluster that `./x test cluster` starts: kubectl, and traffic from pods and from outside.
 
+mod front;
 mod traffic;
 
 use std::env;
@@ -11,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub use front::{Front, Requests};
 pub use traffic::{Load, SERVERS, Web};
 
 /// No call of kubectl takes longer, in seconds: without an API server it would wait for ever.

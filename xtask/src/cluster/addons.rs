@@ -22,6 +22,9 @@ use crate::workspace;
 /// Where every proxy answers how it is.
 const HEALTH_PORT: u16 = 10256;
 
+/// Seconds that connections to a weir-ingress may last after its end has begun.
+const DRAIN: u32 = 30;
+
 /// How long a proxy may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,6 +123,30 @@ fn weir_overlay(api_server: SocketAddr, cgroup: &str) -> Value {
         "resources": ["manifests"],
         "patches": [patch("ConfigMap", json!(address)), patch("DaemonSet", json!([argument]))],
     })
+}
+
+/// weir-ingress as a user installs it, with one setting: a drain that tests can wait for.
+pub(super) fn ingress(cluster: &Cluster) -> Result<()> {
+    let folder = cluster.folder()?.join("weir-ingress");
+    copy_folder(
+        &workspace::root().join("deploy/manifests/ingress"),
+        &folder.join("ingress"),
+    )?;
+    let add = |value: String| json!({ "op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": value });
+    let flags = [add(format!("--drain-timeout={DRAIN}s"))];
+    let patch = json!({ "target": { "kind": "DaemonSet", "name": "weir-ingress" }, "patch": json!(flags).to_string() });
+    let overlay = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["ingress"],
+        "patches": [patch],
+    });
+    fs::write(folder.join("kustomization.yaml"), overlay.to_string())?;
+    let kubectl = &cluster.control_plane.kubectl;
+    kubectl
+        .output(&["apply", "-k", &folder.display().to_string()])
+        .context("deploying weir-ingress")?;
+    kubectl.wait_for_rollout("kube-system", "daemonset/weir-ingress", PATIENCE)
 }
 
 /// A node's part of the machine's cgroup v2 hierarchy, as its pod sees it. Without, each weir would serve the whole

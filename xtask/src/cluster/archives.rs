@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::image::{self, archive};
+use crate::image::{Shipped, archive};
 
 /// An archive, known by its content.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -29,9 +29,9 @@ impl Archive {
         })
     }
 
-    /// Whether it holds weir, whatever the file is called.
-    pub(super) fn is_weir(&self) -> bool {
-        self.tags.iter().any(|tag| tag == image::NAME)
+    /// Whether it holds this image, whatever the file is called.
+    fn holds(&self, shipped: Shipped) -> bool {
+        self.tags.iter().any(|tag| tag == shipped.image())
     }
 }
 
@@ -40,22 +40,31 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Archive>> {
     paths.iter().map(|path| Archive::read(path)).collect()
 }
 
-/// The one that holds weir.
+/// The one that holds the agent.
 pub(super) fn weir_of(archives: &[Archive]) -> Option<&Archive> {
-    archives.iter().find(|archive| archive.is_weir())
+    archive_of(archives, Shipped::Agent)
 }
 
-/// The image of weir that `WEIR_IMAGE` names, and that was built elsewhere.
-pub(super) fn of_environment() -> Result<Option<Archive>> {
-    let Some(path) = std::env::var_os("WEIR_IMAGE") else {
+/// The one that holds this image.
+pub(super) fn archive_of(archives: &[Archive], shipped: Shipped) -> Option<&Archive> {
+    archives.iter().find(|archive| archive.holds(shipped))
+}
+
+/// The image that `WEIR_IMAGE` or `WEIR_INGRESS_IMAGE` names, and that was built elsewhere.
+pub(super) fn of_environment(shipped: Shipped) -> Result<Option<Archive>> {
+    let variable = match shipped {
+        Shipped::Agent => "WEIR_IMAGE",
+        Shipped::Ingress => "WEIR_INGRESS_IMAGE",
+    };
+    let Some(path) = std::env::var_os(variable) else {
         return Ok(None);
     };
-    let archive = Archive::read(Path::new(&path)).context("WEIR_IMAGE")?;
-    if !archive.is_weir() {
+    let archive = Archive::read(Path::new(&path)).context(variable)?;
+    if !archive.holds(shipped) {
         bail!(
-            "WEIR_IMAGE: {} holds no image {}, only {}",
+            "{variable}: {} holds no image {}, only {}",
             archive.path.display(),
-            image::NAME,
+            shipped.image(),
             archive.tags.join(", ")
         );
     }
@@ -65,7 +74,7 @@ pub(super) fn of_environment() -> Result<Option<Archive>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::archive::Image;
+    use crate::image::{self, archive::Image};
 
     #[test]
     fn weir_is_known_by_its_name_and_tag() {

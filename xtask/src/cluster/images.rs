@@ -106,12 +106,14 @@ fn coredns_image(programs: &Programs) -> Result<Image> {
     Ok(image)
 }
 
-/// The lab's server and client, for pods.
-pub(super) fn peer(binary: &Path) -> Result<PathBuf> {
-    let mut image = Image::new(format!("{REGISTRY}/lab-peer:dev"), &["/weir-lab-peer"]);
-    image.file("/weir-lab-peer", binary);
+/// A program of ours for pods: servers and clients of the tests.
+pub(super) fn of_program(name: &str, binary: &Path) -> Result<PathBuf> {
+    let program = binary.file_name().unwrap_or_default().to_string_lossy();
+    let place = format!("/{program}");
+    let mut image = Image::new(format!("{REGISTRY}/{name}:dev"), &[&place]);
+    image.file(&place, binary);
     add_libraries(&mut image, binary);
-    let target = workspace::target().join("cluster/lab-peer.tar");
+    let target = workspace::target().join(format!("cluster/{name}.tar"));
     fs::create_dir_all(target.with_file_name(""))?;
     image.write(&target)?;
     Ok(target)

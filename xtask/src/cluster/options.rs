@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Services, pods and nodes have IPv6 addresses as well
     #[arg(long)]
     pub(crate) dual_stack: bool,
+    /// weir-ingress serves ports 80 and 443 of every node
+    #[arg(long)]
+    pub(crate) ingress: bool,
 }
 
 /// The first address of the Services, which is the API server's.
@@ -70,6 +73,7 @@ impl Options {
             format!("--nodes={}", self.nodes),
         ];
         args.extend(self.dual_stack.then(|| "--dual-stack".to_owned()));
+        args.extend(self.ingress.then(|| "--ingress".to_owned()));
         args
     }
 

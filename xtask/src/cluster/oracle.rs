@@ -29,6 +29,7 @@ impl ApiServer {
             proxy: Proxy::None,
             nodes: 1,
             dual_stack: true,
+            ingress: false,
         };
         let kubeconfig = lab.dir().join("oracle.kubeconfig");
         Ok(Self {

@@ -169,6 +169,10 @@ impl Cluster {
             kubectl.wait_for_rollout("kube-system", "deployment/coredns", PATIENCE)?;
             say("CoreDNS ready");
         }
+        if options.ingress {
+            addons::ingress(self)?;
+            say("weir-ingress ready");
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::options::{API_PORT, Options, Proxy};
 use super::programs::{Programs, version};
 use super::state::{self, State};
 use super::{images, up};
+use crate::build;
 use crate::image::{self, Shipped};
 
 /// As many as specs ask for that are about zones: each node is in one of its own.
@@ -17,7 +18,7 @@ const NODES: u8 = 3;
 
 /// The cluster of a run of suites, which ends with it: three nodes, both address families.
 #[derive(Default)]
-pub(crate) struct Shared(Option<(Proxy, up::Held)>);
+pub(crate) struct Shared(Option<(Options, up::Held)>);
 
 /// Where the end-to-end tests run.
 pub(crate) struct E2ePlace {
@@ -59,21 +60,29 @@ pub(crate) fn state_file() -> PathBuf {
 }
 
 impl Shared {
-    /// Sees to it that the run has a cluster with this proxy.
+    /// Sees to it that the run has a cluster with this proxy, and with the ingress if that is asked for.
     ///
-    /// `WEIR_IMAGE` names a `weir.tar` that was built elsewhere.
-    pub(crate) fn need(&mut self, proxy: Proxy) -> Result<()> {
-        if self.0.as_ref().is_some_and(|(runs, _)| *runs == proxy) {
+    /// `WEIR_IMAGE` names a `weir.tar` that was built elsewhere, and `WEIR_INGRESS_IMAGE` a `weir-ingress.tar`.
+    pub(crate) fn need(&mut self, proxy: Proxy, ingress: bool) -> Result<()> {
+        let runs = self.0.as_ref().map(|(runs, _)| *runs);
+        if runs.is_some_and(|runs| runs.proxy == proxy && (runs.ingress || !ingress)) {
             return Ok(());
         }
         // The one before has to end first.
         self.0 = None;
-        let mut images = vec![images::peer(&weir_lab::peer_binary()?)?];
+        let mut images = vec![images::of_program("lab-peer", &weir_lab::peer_binary()?)?];
         if proxy == Proxy::Weir {
-            images.extend(archives::of_environment()?.map(|archive| archive.path));
+            images.extend(archives::of_environment(Shipped::Agent)?.map(|archive| archive.path));
         }
-        let options = options(proxy);
-        self.0 = Some((proxy, up::hold(&up::Request { options, images })?));
+        if ingress {
+            images.push(images::of_program("web", &build::program("weir-web")?)?);
+            images.extend(archives::of_environment(Shipped::Ingress)?.map(|archive| archive.path));
+        }
+        let options = Options {
+            ingress,
+            ..options(proxy)
+        };
+        self.0 = Some((options, up::hold(&up::Request { options, images })?));
         Ok(())
     }
 
@@ -82,7 +91,7 @@ impl Shared {
         let runs = State::read()?.filter(|state| suits(state.facts.options, proxy));
         match runs {
             Some(state) if self.0.is_none() => is_of_this_tree(&state, proxy)?,
-            _ => self.need(proxy)?,
+            _ => self.need(proxy, false)?,
         }
         let facts = State::need()?.facts;
         let image = archives::weir_of(&facts.images).filter(|_| proxy == Proxy::Weir);
@@ -104,15 +113,17 @@ fn options(proxy: Proxy) -> Options {
         proxy,
         nodes: NODES,
         dual_stack: true,
+        ingress: false,
     }
 }
 
-/// Whether a cluster that is up can be used: more nodes are no harm.
+/// Whether a cluster that is up can be used: more nodes are no harm, nor is an ingress.
 fn suits(runs: Options, proxy: Proxy) -> bool {
     runs.nodes >= NODES
         && runs
             == Options {
                 nodes: runs.nodes,
+                ingress: runs.ingress,
                 ..options(proxy)
             }
 }
@@ -124,7 +135,7 @@ fn is_of_this_tree(state: &State, proxy: Proxy) -> Result<()> {
     }
     let runs =
         archives::weir_of(&state.facts.images).context("the cluster that is up has no image of weir")?;
-    let (judged, whose) = match archives::of_environment()? {
+    let (judged, whose) = match archives::of_environment(Shipped::Agent)? {
         Some(archive) => (archive, "WEIR_IMAGE"),
         None => (Archive::read(&image::archive(Shipped::Agent)?)?, "this work tree"),
     };
@@ -148,6 +159,7 @@ mod tests {
             proxy: Proxy::Weir,
             nodes,
             dual_stack,
+            ingress: nodes > NODES,
         };
         assert!(suits(options(Proxy::Weir), Proxy::Weir));
         assert!(suits(with(6, true), Proxy::Weir));

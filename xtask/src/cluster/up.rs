@@ -157,10 +157,15 @@ fn start(request: &Request, stays: bool) -> Result<Held> {
     can_start()?;
     let mut images = archives::read(&request.images)?;
     parts(false)?;
-    if request.options.proxy == Proxy::Weir && archives::weir_of(&images).is_none() {
-        images.push(Archive::read(&image::archive(Shipped::Agent)?)?);
-    }
     let options = request.options;
+    for (shipped, wanted) in [
+        (Shipped::Agent, options.proxy == Proxy::Weir),
+        (Shipped::Ingress, options.ingress),
+    ] {
+        if wanted && archives::archive_of(&images, shipped).is_none() {
+            images.push(Archive::read(&image::archive(shipped)?)?);
+        }
+    }
     eprintln!(
         "x: starting {} nodes with proxy {}",
         options.nodes,
@@ -213,6 +218,7 @@ mod tests {
             proxy: Proxy::Weir,
             nodes,
             dual_stack: true,
+            ingress: false,
         };
         let folder = std::env::temp_dir().join(format!("weir-up-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
