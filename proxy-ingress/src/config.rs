@@ -270,7 +270,7 @@ pub struct DoorFlags {
     #[arg(long, requires = "handover_socket")]
     pub wait_relieved: bool,
     /// After SIGTERM, clients are still taken for this long: until balancers know that this one goes
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s")]
+    #[arg(long, value_name = "TIME", value_parser = delay, default_value = "5s")]
     pub shutdown_delay: Duration,
     /// Then requests and tunnels may end in this time
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "4m")]
@@ -386,6 +386,14 @@ fn api_server(text: &str) -> Result<Uri, NotAServer> {
 
 fn range(text: &str) -> Result<Prefix, &'static str> {
     text.parse().map_err(|_| "write ADDRESS/BITS")
+}
+
+/// A time that may be none.
+fn delay(text: &str) -> Result<Duration, &'static str> {
+    if text.trim_end_matches(['m', 's', 'h']) == "0" {
+        return Ok(Duration::ZERO);
+    }
+    time(text)
 }
 
 fn time(text: &str) -> Result<Duration, &'static str> {

@@ -14,6 +14,17 @@ fn flags(words: &[&str]) -> Result<ServeFlags, String> {
 }
 
 #[test]
+fn only_the_delay_may_be_nothing() {
+    for zero in ["0", "0s", "0ms"] {
+        let flags = flags(&["--shutdown-delay", zero]).unwrap();
+        assert_eq!(flags.doors.shutdown_delay, Duration::ZERO);
+    }
+    assert!(flags(&["--drain-timeout", "0s"]).is_err());
+    let flags = flags(&["--shutdown-delay", "100ms"]).unwrap();
+    assert_eq!(flags.doors.shutdown_delay, Duration::from_millis(100));
+}
+
+#[test]
 fn without_flags_it_is_an_ordinary_ingress() {
     let flags = flags(&[]).unwrap();
     let doors: Vec<String> = flags
