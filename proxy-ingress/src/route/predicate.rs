@@ -154,6 +154,15 @@ mod tests {
     }
 
     #[test]
+    fn l12_an_expression_takes_no_longer_than_its_text_and_a_huge_one_is_refused() {
+        // 2^100,000 steps for whoever tries one way after the other.
+        let evil = Predicate::Query("x".into(), regex("^(a+)+$"));
+        let query = format!("x={}b", "a".repeat(100_000));
+        assert!(!fits(&evil, &HeaderMap::new(), Some(&query)));
+        assert!(regex::bytes::Regex::new("((a{1000}){1000}){1000}").is_err());
+    }
+
+    #[test]
     fn one_line_of_a_header_must_fit() {
         let mut headers = HeaderMap::new();
         headers.append("x-tier", HeaderValue::from_static("gold"));
