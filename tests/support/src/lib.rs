@@ -42,4 +42,4 @@ pub use root::{missing, require_root};
 pub use signals::{Group, clean_up_on_signals, is_interrupted};
 pub use sweep::sweep;
 pub use traffic::{Client, peer_binary};
-pub use weir::{Rights, Weir, weir_binary, workspace_root};
+pub use weir::{Rights, Weir, program, weir_binary, workspace_root};

@@ -194,13 +194,18 @@ fn says_ready(log: &str) -> bool {
 
 /// The program: from `WEIR_BIN`, or what `cargo xtask build` made.
 pub fn weir_binary() -> Result<PathBuf> {
-    let named = std::env::var_os("WEIR_BIN").map(PathBuf::from);
+    program("weir", "WEIR_BIN")
+}
+
+/// A program of this workspace: the one that this variable of the environment names, or what `./x` made.
+pub fn program(name: &str, variable: &str) -> Result<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
     let advice = if named.is_some() {
-        "correct WEIR_BIN, which names it"
+        format!("correct {variable}, which names it")
     } else {
-        "run `./x build`, or name the program with WEIR_BIN"
+        format!("run `./x build`, or name the program with {variable}")
     };
-    let path = named.unwrap_or_else(|| target_dir().join("release/weir"));
+    let path = named.unwrap_or_else(|| target_dir().join("release").join(name));
     ensure!(path.is_file(), "{} is missing: {advice}", path.display());
     path.canonicalize()
         .with_context(|| format!("cannot find {}", path.display()))
