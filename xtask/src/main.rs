@@ -12,6 +12,7 @@ mod deploy;
 mod docs;
 mod e2e;
 mod go;
+mod h2spec;
 mod image;
 mod kernel_compiler;
 mod lock;

@@ -12,6 +12,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
+    ("chrt", "util-linux"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("curl", "curl"),

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::count::Count;
 use crate::image::Shipped;
-use crate::{build, cluster, e2e, image, packages, shell, workspace};
+use crate::{build, cluster, e2e, h2spec, image, packages, shell, workspace};
 
 /// What `test` is asked.
 #[derive(clap::Args)]
@@ -90,6 +90,8 @@ enum Suite {
     Packet,
     /// Nodes as network namespaces, with real traffic (root)
     Node,
+    /// The whole ingress process: h2spec, attacks beside a normal client, changes under load (root, and Go for the first time)
+    Ingress,
     /// A real cluster with weir as its DaemonSet (root, and Go for the first time)
     Cluster,
     /// Random Services, and the same probes at a node with kube-proxy and one with weir (root, and Go for the first time)
@@ -106,6 +108,7 @@ impl Suite {
             Self::Scenario => "scenario",
             Self::Packet => "packet",
             Self::Node => "node",
+            Self::Ingress => "ingress",
             Self::Cluster => "cluster",
             Self::Oracle => "oracle",
             Self::E2e => "e2e",
@@ -128,6 +131,7 @@ impl Suite {
             Self::Unit | Self::Cluster | Self::E2e => &[],
             Self::Oracle => &["ip", "nsenter", "nft"],
             Self::Support => &["ip", "nsenter"],
+            Self::Ingress => &["chrt", "ip", "nsenter"],
             Self::Scenario | Self::Packet => &["ip", "nsenter", "bpftool", "strace"],
             Self::Node => &[
                 "ip", "nsenter", "bpftool", "strace", "nft", "iptables", "ethtool", "tcpdump", "ping", "tc",
@@ -139,7 +143,13 @@ impl Suite {
     fn needs_root(self) -> bool {
         matches!(
             self,
-            Self::Support | Self::Packet | Self::Node | Self::Cluster | Self::Oracle | Self::E2e
+            Self::Support
+                | Self::Packet
+                | Self::Node
+                | Self::Ingress
+                | Self::Cluster
+                | Self::Oracle
+                | Self::E2e
         )
     }
 
@@ -245,11 +255,16 @@ impl Run<'_> {
         let mut agent = workspace::agent();
         if suite.folder().is_some() && root {
             packages::need(suite.commands())?;
-            agent = self.agent()?;
+            agent = self.program(suite)?;
         }
         // Built apart, so that cargo shows its progress as on any terminal.
         shell::run(cargo_test(suite, &agent)?.arg("--no-run"))?;
         let mut tests = cargo_test(suite, &agent)?;
+        if suite == Suite::Ingress {
+            tests
+                .env("WEIR_INGRESS_BIN", workspace::ingress())
+                .env("WEIR_H2SPEC", h2spec::ensure()?);
+        }
         if suite == Suite::Cluster {
             self.clusters.need(cluster::Proxy::Weir, true)?;
             tests
@@ -280,8 +295,12 @@ impl Run<'_> {
         Ok((Count::read(&said), green))
     }
 
-    /// Builds the agent that is tried.
-    fn agent(&self) -> Result<PathBuf> {
+    /// Builds the program that is tried; where that is not the agent, the path is only where an agent would be.
+    fn program(&self, suite: Suite) -> Result<PathBuf> {
+        if suite == Suite::Ingress {
+            build::ingress()?;
+            return Ok(workspace::agent());
+        }
         if self.ships {
             return image::binary(Shipped::Agent);
         }

@@ -6,8 +6,8 @@ use crate::source::File;
 const PAGE: &str = "docs/testing.md";
 /// What begins the table's part of the page.
 const HEADING: &str = "## Hard cases";
-/// Rows by their letter: packets and nonsense.
-const ROWS: [(char, usize); 2] = [('p', 16), ('n', 24)];
+/// Rows by their letter: packets, nonsense and what the ingress meets.
+const ROWS: [(char, usize); 3] = [('p', 16), ('n', 24), ('l', 16)];
 /// Where a test may be a file.
 const FOLDERS: [&str; 2] = ["tests/packet/corpus/", "tests/scenario/cases/"];
 
@@ -19,7 +19,14 @@ pub(super) fn check(files: &[File]) -> Vec<Finding> {
     let table = lines.skip_while(|(_, line)| *line != HEADING).skip(1);
     let table = table.take_while(|(_, line)| !line.starts_with("## "));
     let rows: Vec<(usize, &str)> = table.filter(|(_, line)| line.starts_with("| ")).collect();
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = rows
+        .iter()
+        .filter(|(_, line)| !line.starts_with("| row |"))
+        .flat_map(|(at, line)| {
+            let missing = tests(line).filter(|test| !exists(test, files));
+            missing.map(|test| Finding::new(page, *at, format!("there is no test {test}")))
+        })
+        .collect();
     for row in ROWS
         .iter()
         .flat_map(|(letter, last)| (1..=*last).map(move |number| format!("{letter}{number}")))
@@ -35,8 +42,6 @@ pub(super) fn check(files: &[File]) -> Vec<Finding> {
             ));
             continue;
         };
-        let missing = tests(line).filter(|test| !exists(test, files));
-        findings.extend(missing.map(|test| Finding::new(page, *at, format!("there is no test {test}"))));
         if !tests(line).any(|test| is_called(test, &row)) {
             findings.push(Finding::new(page, *at, format!("no test is called {row}_…")));
         }
@@ -74,6 +79,7 @@ mod tests {
             (from..=to).map(line).collect::<Vec<_>>().concat()
         };
         let mut table = lines(2, 16, &|row| format!("| p{row} | what | `p{row}_it` |\n"));
+        table += &lines(1, 16, &|row| format!("| l{row} | what | `l{row}_it` |\n"));
         table += &lines(1, 24, &|row| format!("| n{row} | what `x` | `n{row}-it` |\n"));
         let page = |first: &str| {
             File::new(
@@ -81,7 +87,9 @@ mod tests {
                 &format!("{HEADING}\n\n{first}{table}\n## Next\n| p1 | no | `x` |\n"),
             )
         };
-        let functions = lines(1, 16, &|row| format!("fn p{row}_it() {{}}\n"));
+        let functions = lines(1, 16, &|row| {
+            format!("fn p{row}_it() {{}}\nfn l{row}_it() {{}}\n")
+        });
         let mut files = vec![
             page("| p1 | what | `p1_it`, more |\n"),
             File::new("a.rs", &functions),
