@@ -264,10 +264,8 @@ impl Client {
                 // The server had said GOAWAY (RFC 9113, 6.8).
                 Err(error) if is_unbegun(&error) => {
                     self.reconnected();
-                    let mut kept = self.kept2.lock().await;
-                    if kept.as_ref().is_some_and(http2::SendRequest::is_closed) {
-                        *kept = None;
-                    }
+                    // It stays open for the streams that it has, and takes no new one.
+                    *self.kept2.lock().await = None;
                 }
                 Err(error) => return Err(error.into_error().into()),
             }
