@@ -9,11 +9,11 @@
 //! The first change is acted on at once; what comes meanwhile is taken together. Nobody is answered before all objects have
 //! been seen: a route that is not known yet is no 404.
 
+mod error;
 mod inputs;
 mod leaving;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -21,15 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::{Change, Kind, Object, ObjectName};
-use proxy_source::{Changes, Report, Source, SourceError, Statuses, clock};
+use proxy_source::{Changes, Report, Source, Statuses, clock};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+pub use self::error::RunError;
 use self::inputs::{Bells, Input, Inputs};
 use crate::admin::socket::Asked;
 use crate::admin::{Question, View};
-use crate::engine::{Bound, Engine, EngineError};
+use crate::engine::{Bound, Engine};
 use crate::handover::{self, Offer, Predecessor};
 use crate::metrics::Metrics;
 use crate::model::hosts::Conflict;
@@ -80,23 +81,6 @@ pub struct Options {
     pub wait_relieved: bool,
     /// Who answers probes; the next process has the port as soon as it serves.
     pub status: JoinHandle<()>,
-}
-
-/// Why it ends with an error.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Signals.
-    #[error("listening to signals")]
-    Signals(#[source] io::Error),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The ports.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// A task ended that never should.
-    #[error("{0} ended unexpectedly: please report this")]
-    Ended(&'static str),
 }
 
 /// Serves until a signal says to stop, and then until clients have been served, or their time is up.

@@ -1,6 +1,7 @@
 //! `test`: the ladder of suites, and one line with the sum.
 
-use std::io::{self, IsTerminal, Read, Write};
+mod piped;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -286,19 +287,19 @@ impl Run<'_> {
             tests.env("REQUIRE_ROOT", "1");
         }
         tests
-            .args(["--no-fail-fast", "--color", color(), "--"])
+            .args(["--no-fail-fast", "--color", piped::color(), "--"])
             .args(&args.filter);
         if suite.takes_turns() && !args.filter.iter().any(|word| word.starts_with("--test-threads")) {
             tests.arg("--test-threads=1");
         }
-        let (said, green) = tee(tests)?;
+        let (said, green) = piped::tee(tests)?;
         Ok((Count::read(&said), green))
     }
 
     /// Builds the program that is tried; where that is not the agent, the path is only where an agent would be.
     fn program(&self, suite: Suite) -> Result<PathBuf> {
         if suite == Suite::Ingress {
-            build::ingress()?;
+            build::program("weir-ingress")?;
             return Ok(workspace::agent());
         }
         if self.ships {
@@ -338,35 +339,6 @@ fn cargo_test(suite: Suite, agent: &Path) -> Result<Command> {
         cargo.env("PATH", packages::search_path());
     }
     Ok(cargo)
-}
-
-/// The tests write into a pipe, and would take off their colours.
-fn color() -> &'static str {
-    if io::stdout().is_terminal() {
-        "always"
-    } else {
-        "never"
-    }
-}
-
-/// Runs the command, passes on what it says as it says it, and keeps a copy.
-fn tee(command: Command) -> Result<(String, bool)> {
-    let (mut child, said) = shell::piped(command)?;
-    let said = copy(said, io::stdout());
-    Ok((said, child.wait()?.success()))
-}
-
-/// Unbuffered: with tests that take turns, the name of the running one is half a line.
-fn copy(mut from: impl Read, mut to: impl Write) -> String {
-    let mut kept = Vec::new();
-    let mut buffer = [0; 8192];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let piece = buffer.get(..length).unwrap_or_default();
-        // A reader who went away (`| head`) does not stop the tests.
-        let _ = to.write_all(piece).and_then(|()| to.flush());
-        kept.extend_from_slice(piece);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
 }
 
 /// Prints the table and the sum; an error if anything failed.

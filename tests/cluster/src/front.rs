@@ -79,9 +79,12 @@ impl<'a> Front<'a> {
     /// `ADDRESS:PORT` of every node, in both families.
     pub fn doors(&self, port: u16) -> Vec<String> {
         let addresses = self.cluster.nodes.iter().flat_map(|node| &node.addresses);
-        let door = |address: &String| match address.contains(':') {
-            true => format!("[{address}]:{port}"),
-            false => format!("{address}:{port}"),
+        let door = |address: &String| {
+            if address.contains(':') {
+                format!("[{address}]:{port}")
+            } else {
+                format!("{address}:{port}")
+            }
         };
         addresses.map(door).collect()
     }

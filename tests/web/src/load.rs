@@ -248,14 +248,13 @@ impl Client {
             // Some through each door, and all of them in turn.
             let enough = self.tunnelled.load(Ordering::Relaxed) >= TUNNELS * self.plan.to.len();
             let tunnel = enough.then(|| lock(&self.tunnels).pop_front()).flatten();
-            let (mut tunnel, pod) = match tunnel {
-                Some(tunnel) => tunnel,
-                None => {
-                    self.tunnelled.fetch_add(1, Ordering::Relaxed);
-                    let mut stream = self.open().await?;
-                    let pod = self.plan.target.upgrade(stream.as_mut()).await?;
-                    (stream, pod)
-                }
+            let (mut tunnel, pod) = if let Some(tunnel) = tunnel {
+                tunnel
+            } else {
+                self.tunnelled.fetch_add(1, Ordering::Relaxed);
+                let mut stream = self.open().await?;
+                let pod = self.plan.target.upgrade(stream.as_mut()).await?;
+                (stream, pod)
             };
             if client::echo(tunnel.as_mut(), b"question").await? {
                 lock(&self.tunnels).push_back((tunnel, pod.clone()));

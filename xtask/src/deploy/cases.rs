@@ -133,13 +133,17 @@ fn agent_cases() -> Vec<Case> {
         .into()
 }
 
+/// These values, of something that is wanted.
+pub(super) fn enabled(mut values: Value) -> Value {
+    if let Some(fields) = values.as_object_mut() {
+        fields.insert("enabled".to_owned(), true.into());
+    }
+    values
+}
+
 /// What shows in the ingress's objects.
 fn ingress_cases() -> Vec<Case> {
-    let on = |values: Value| {
-        let mut values = values;
-        values["enabled"] = json!(true);
-        json!({"ingress": values})
-    };
+    let on = |values: Value| json!({"ingress": enabled(values)});
     let balanced = |field: &str, value: Value| on(json!({"kind": "Deployment", field: value}));
     let service = "Service kube-system/weir-ingress";
     let mut all = vec![

@@ -1,5 +1,7 @@
 //! Folders of manifests as kustomize reads them, as far as ours go: lists of files and folders, and components that patch.
 
+use std::path::Path;
+
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +16,9 @@ pub(super) fn kustomization(folder: &str) -> Result<Objects> {
     let mut named = texts(&list, "resources")
         .with_context(|| format!("{folder}/kustomization.yaml lists no resources"))?;
     named.sort();
-    let (files, folders): (Vec<_>, Vec<_>) = named.into_iter().partition(|name| name.ends_with(".yaml"));
+    let (files, folders): (Vec<_>, Vec<_>) = named
+        .into_iter()
+        .partition(|name| Path::new(name).extension().is_some_and(|end| end == "yaml"));
     let there = yaml_files(folder)?;
     ensure!(
         files == there,

@@ -73,11 +73,7 @@ fn pairs(base: &Objects) -> Result<Vec<Pair>> {
         "ingress/components/namespaced",
         "ingress/components/default-class",
     ];
-    let ingress = |more: Value| {
-        let mut ingress = more;
-        ingress["enabled"] = json!(true);
-        json!({"ingress": ingress})
-    };
+    let ingress = |more: Value| json!({"ingress": cases::enabled(more)});
     let some = |kind: &str| ingress(json!({"kind": kind, "namespaces": ["shop"], "defaultClass": true}));
     Ok(vec![
         pair(json!({}), &[], &[])?,
