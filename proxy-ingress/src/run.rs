@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout};
 
 pub use self::error::RunError;
 use self::inputs::{Bells, Input, Inputs};
+use self::leaving::Leaving;
 use crate::admin::socket::Asked;
 use crate::admin::{Question, View};
 use crate::engine::{Bound, Engine};
@@ -109,10 +110,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         snapshot: None,
         secrets_due: None,
         shutdown_delay: options.shutdown_delay,
-        drain_due: None,
-        draining: false,
-        drained: false,
-        signalled: false,
+        leaving: Leaving::default(),
         wait_relieved: options.wait_relieved,
         status: options.status,
     };
@@ -129,7 +127,7 @@ impl Ingress {
     /// Until it is to end.
     async fn work(&mut self, inputs: &mut Inputs) -> Result<(), RunError> {
         loop {
-            let due = self.secrets_due.into_iter().chain(self.drain_due).min();
+            let due = self.secrets_due.into_iter().chain(self.leaving.due).min();
             match inputs.next(due).await? {
                 Input::Stop(stop) => {
                     if let ControlFlow::Break(()) = self.stop(stop) {
@@ -187,12 +185,7 @@ struct Ingress {
     /// When it is served without the Secrets that are still missing.
     secrets_due: Option<Instant>,
     shutdown_delay: Duration,
-    /// Until when clients are still taken.
-    drain_due: Option<Instant>,
-    draining: bool,
-    drained: bool,
-    /// Somebody has said that it is to end.
-    signalled: bool,
+    leaving: Leaving,
     wait_relieved: bool,
     status: JoinHandle<()>,
 }

@@ -10,6 +10,17 @@ use super::inputs::Stop;
 use super::{Ingress, State};
 use crate::probes::Stage;
 
+/// How far it has come.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// Until when clients are still taken.
+    pub(super) due: Option<Instant>,
+    draining: bool,
+    drained: bool,
+    /// Somebody has said that it is to end.
+    signalled: bool,
+}
+
 impl Ingress {
     /// Somebody wants it to end. Whoever says so again does not want to wait.
     pub(super) fn stop(&mut self, stop: Stop) -> ControlFlow<()> {
@@ -17,20 +28,20 @@ impl Ingress {
             tracing::info!("{stop}: it ends");
             return ControlFlow::Break(());
         };
-        let again = self.signalled;
-        self.signalled |= stop != Stop::Relieved;
+        let again = self.leaving.signalled;
+        self.leaving.signalled |= stop != Stop::Relieved;
         if stop == Stop::Relieved {
             // The next process wants the port.
             self.status.abort();
         }
-        if self.draining {
+        if self.leaving.draining {
             return self.while_it_drains(stop, again);
         }
         self.probes.set(Stage::Leaving);
         let delay = self.shutdown_delay;
-        if stop == Stop::Terminate && !delay.is_zero() && self.drain_due.is_none() {
+        if stop == Stop::Terminate && !delay.is_zero() && self.leaving.due.is_none() {
             tracing::info!("{stop}: not ready any more; clients are taken for {delay:?} longer");
-            self.drain_due = Some(Instant::now() + delay);
+            self.leaving.due = Some(Instant::now() + delay);
         } else {
             self.drain(&stop.to_string());
         }
@@ -46,7 +57,7 @@ impl Ingress {
             tracing::warn!("{stop}: once more; connections are cut off");
             return ControlFlow::Break(());
         }
-        if self.drained {
+        if self.leaving.drained {
             tracing::info!("{stop}: it ends");
             return ControlFlow::Break(());
         }
@@ -56,8 +67,8 @@ impl Ingress {
 
     /// All connections have ended.
     pub(super) fn ended(&mut self) -> ControlFlow<()> {
-        self.drained = true;
-        if self.wait_relieved && !self.signalled {
+        self.leaving.drained = true;
+        if self.wait_relieved && !self.leaving.signalled {
             tracing::info!("all connections have ended; it waits for SIGTERM");
             return ControlFlow::Continue(());
         }
@@ -67,14 +78,14 @@ impl Ingress {
 
     /// Ends the time in which clients are still taken.
     pub(super) fn drain_if_due(&mut self) {
-        if self.drain_due.is_some_and(|due| Instant::now() >= due) {
+        if self.leaving.due.is_some_and(|due| Instant::now() >= due) {
             self.drain("balancers know by now");
         }
     }
 
     fn drain(&mut self, why: &str) {
-        self.drain_due = None;
-        self.draining = true;
+        self.leaving.due = None;
+        self.leaving.draining = true;
         // Or clients would go on to be queued at them.
         self.offer = None;
         let State::Serving(engine) = &mut self.state else {
