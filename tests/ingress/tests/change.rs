@@ -1,6 +1,5 @@
 //! Everything changes while 500 requests a second come by each protocol, and none of them may fail (L10, L11, L13, L15, L16).
 
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
