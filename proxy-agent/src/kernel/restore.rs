@@ -1,6 +1,6 @@
 //! Reads what an earlier agent left, for the model to verify.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use proxy_common::{Backend, BackendRange, BackendState, Service, ServiceKey, limits};
 use proxy_model::Adopted;
@@ -64,7 +64,28 @@ impl Maps {
                 slot += 1;
             }
         }
+        self.add_orphans(&serving, &mut backends)?;
         Ok(backends.into_iter().collect())
+    }
+
+    /// Adds backends that serve and that no service leads to: those of a deleted Service whose endpoints stay, and with them its
+    /// flows. Where they are is not said anywhere, so all slots are read, if there are any at all.
+    fn add_orphans(
+        &self,
+        serving: &HashMap<u32, u32>,
+        backends: &mut BTreeMap<u32, Backend>,
+    ) -> Result<(), MapError> {
+        let found: HashSet<u32> = backends.values().map(|backend| backend.id).collect();
+        if serving.keys().all(|id| found.contains(id)) {
+            return Ok(());
+        }
+        let orphans = self.backends.all()?.into_iter().filter(|(_, backend)| {
+            !found.contains(&backend.id) && serving.get(&backend.id) == Some(&backend.generation)
+        });
+        for (slot, backend) in orphans {
+            backends.entry(slot).or_insert(backend);
+        }
+        Ok(())
     }
 }
 
