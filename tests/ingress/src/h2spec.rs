@@ -59,6 +59,7 @@ fn case(node: &Node) -> Case {
     let child = |name| node.children().find(|child| child.has_tag_name(name));
     let text = |node: Node| {
         node.descendants()
+            .filter(Node::is_text)
             .filter_map(|text| text.text())
             .collect::<String>()
     };
