@@ -21,7 +21,7 @@ use proxy_daemon::logging::LogFormat;
 use proxy_model::source_ports::{NotAPortRange, PortRange};
 
 use crate::kernel::{DEFAULT_BPFFS, KernelLog, Pins};
-use proxy_source::kube::{self, NotAServer};
+use proxy_source::kube::secure_server;
 
 /// Version, ABI of the pinned maps, and the commit if the build knew it.
 pub static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -122,7 +122,7 @@ pub struct AgentFlags {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Addresses of API servers, instead of the one in the kubeconfig file or of the pod; with commas, or repeated
-    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = api_server, conflicts_with = "manifests")]
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = secure_server, conflicts_with = "manifests")]
     pub api_server: Vec<Uri>,
     /// Where maps and links are pinned.
     #[command(flatten)]
@@ -178,12 +178,6 @@ pub struct AgentFlags {
     /// The kernel object, for a build that carries none
     #[arg(long, value_name = "FILE", env = "WEIR_BPF_OBJECT", hide = true)]
     pub bpf_object: Option<PathBuf>,
-}
-
-/// The token of the service account goes there: not in the clear.
-fn api_server(text: &str) -> Result<Uri, NotAServer> {
-    let named = text.starts_with("https://").then_some(text);
-    kube::server(named.ok_or(NotAServer)?)
 }
 
 fn limit(text: &str) -> Result<usize, &'static str> {

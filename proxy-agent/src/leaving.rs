@@ -85,11 +85,7 @@ impl Task {
                 _ = ticks.tick() => true,
             };
             let problem = self.round(regular).await;
-            self.said.send_if_modified(|known| {
-                let different = *known != problem;
-                *known = problem;
-                different
-            });
+            proxy_source::replace(&self.said, problem);
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -18,7 +18,7 @@ use hyper::Uri;
 use proxy_daemon::http::BindAddress;
 use proxy_daemon::logging::LogFormat;
 use proxy_model::{Kind, ObjectName, Prefix};
-use proxy_source::kube::{self, NotAServer};
+use proxy_source::kube::secure_server;
 
 use crate::model::annotations::values;
 use crate::model::class::{CLASS, CONTROLLER};
@@ -190,7 +190,7 @@ pub struct SourceFlags {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Addresses of API servers, instead of the one in the kubeconfig file or of the pod; with commas, or repeated
-    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = api_server, conflicts_with = "manifests")]
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = secure_server, conflicts_with = "manifests")]
     pub api_server: Vec<Uri>,
     /// Read these namespaces only; with commas, or repeated [default: all]
     #[arg(
@@ -351,27 +351,20 @@ impl FromStr for SecretName {
     }
 }
 
-/// The token of the service account goes there: not in the clear.
-fn api_server(text: &str) -> Result<Uri, NotAServer> {
-    let named = text.starts_with("https://").then_some(text);
-    kube::server(named.ok_or(NotAServer)?)
-}
-
 fn range(text: &str) -> Result<Prefix, &'static str> {
     text.parse().map_err(|_| "write ADDRESS/BITS")
 }
 
 /// A time that may be none.
 fn delay(text: &str) -> Result<Duration, &'static str> {
-    if text.trim_end_matches(['m', 's', 'h']) == "0" {
-        return Ok(Duration::ZERO);
-    }
-    time(text)
+    values::span(text).ok_or(TIME)
 }
 
 fn time(text: &str) -> Result<Duration, &'static str> {
-    values::duration(text).ok_or("write a number of seconds, or one with ms, s, m or h")
+    values::duration(text).ok_or(TIME)
 }
+
+const TIME: &str = "write a number of seconds, or one with ms, s, m or h";
 
 #[cfg(test)]
 mod tests;

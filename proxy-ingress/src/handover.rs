@@ -9,14 +9,12 @@
 //! none is lost when the old one closes its side. It works where both share a network namespace (the host's), and run as the
 //! same user. They meet at a path, or, as two pods have no folder in common, at a name that the network namespace has (`@NAME`).
 
-use std::fs::{self, Permissions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{self as unix, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +31,8 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+
+use crate::private_socket;
 
 /// Sockets in one message; the kernel takes 253.
 const AT_ONCE: usize = 64;
@@ -166,16 +166,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
         listener.set_nonblocking(true)?;
         return UnixListener::from_std(listener);
     }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let own = path.with_extension(format!("{}.new", std::process::id()));
-    // Left by a process of this number that was ended in this moment.
-    let _gone = fs::remove_file(&own);
-    let listener = UnixListener::bind(&own)?;
-    fs::set_permissions(&own, Permissions::from_mode(0o600))?;
-    fs::rename(&own, path)?;
-    Ok(listener)
+    private_socket::bind(path)
 }
 
 /// The name in the network namespace, if that is what is meant.

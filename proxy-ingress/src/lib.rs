@@ -35,6 +35,7 @@ mod mix;
 pub mod model;
 pub mod pages;
 pub mod passthrough;
+mod private_socket;
 pub mod privilege;
 pub mod probes;
 pub mod proxied;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::{Change, Kind, Object, ObjectName};
-use proxy_source::{Changes, Report, Source, Statuses, clock};
+use proxy_source::{Changes, Report, Source, Statuses, clock, replace};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -101,6 +101,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         telemetry: options.telemetry,
         places: options.places,
         statuses,
+        status_stale: true,
         doors: options.doors.doors().collect(),
         state: State::Bound(options.doors),
         handover: options.handover,
@@ -170,6 +171,8 @@ struct Ingress {
     telemetry: Telemetry,
     places: Option<Places>,
     statuses: watch::Sender<Statuses>,
+    /// What it says may be another thing by now.
+    status_stale: bool,
     /// Where clients come to, and whether TLS is spoken there.
     doors: Vec<(SocketAddr, bool)>,
     state: State,
@@ -194,7 +197,7 @@ impl Ingress {
     fn observe(&mut self, changes: Changes) {
         for change in changes {
             if let Some(places) = &mut self.places {
-                places.hear(&change);
+                self.status_stale |= places.hear(&change) || is_about_ours(&change);
             }
             match change {
                 Change::Put(object) => match &object {
@@ -239,33 +242,23 @@ impl Ingress {
     }
 
     /// Says which Ingresses are ours, and where clients connect.
-    fn publish(&self) {
-        let Some(places) = self
-            .places
-            .as_ref()
-            .filter(|_| matches!(self.state, State::Serving(_)))
-        else {
+    fn publish(&mut self) {
+        let Some(places) = &self.places else { return };
+        if !self.status_stale || !matches!(self.state, State::Serving(_)) {
             return;
-        };
+        }
+        self.status_stale = false;
         let now = Statuses {
             addresses: places.all(),
             ingresses: self.model.ours().cloned().collect(),
         };
-        self.statuses.send_if_modified(|known| {
-            let different = *known != now;
-            *known = now;
-            different
-        });
+        replace(&self.statuses, now);
     }
 
     fn want_secrets(&mut self) {
         let wanted = self.served.wanted();
         self.served.secrets().keep(&wanted);
-        self.wanted.send_if_modified(|known| {
-            let different = *known != wanted;
-            *known = wanted;
-            different
-        });
+        replace(&self.wanted, wanted);
     }
 
     /// Whether all is known that is needed; Secrets are waited for, but not for ever.
@@ -371,6 +364,16 @@ impl Ingress {
         }
         self.report.replace(problems, std::iter::empty());
     }
+}
+
+/// Whether it may change which Ingresses are ours: that is a walk over all of them, and endpoints change far more often.
+fn is_about_ours(change: &Change) -> bool {
+    let kind = match change {
+        Change::Put(object) => object.kind(),
+        Change::Delete(kind, _) | Change::Replace(kind, _) => *kind,
+        Change::LocalAddresses(_) | Change::FrontendsInUse { .. } => return false,
+    };
+    matches!(kind, Kind::Ingress | Kind::IngressClass)
 }
 
 /// Seconds since 1970.

@@ -116,23 +116,25 @@ impl Served {
 
     /// The Secrets that are named.
     pub fn wanted(&self) -> BTreeSet<ObjectName> {
-        let mut wanted = self.wanted_certificates();
-        wanted.extend(doors::secrets(&self.demands).into_iter().cloned());
-        wanted
-    }
-
-    fn wanted_certificates(&self) -> BTreeSet<ObjectName> {
-        let named = self.plan.secrets().into_iter().chain(&self.fixed.default);
-        named.cloned().collect()
+        self.named().into_iter().cloned().collect()
     }
 
     /// Named Secrets that no source has said anything of yet.
     pub fn unanswered(&self) -> usize {
-        let wanted = self.wanted();
-        wanted
-            .iter()
-            .filter(|name| !self.secrets.is_answered(name))
-            .count()
+        let named = self.named().into_iter();
+        named.filter(|name| !self.secrets.is_answered(name)).count()
+    }
+
+    fn named(&self) -> BTreeSet<&ObjectName> {
+        let mut named = self.named_for_certificates();
+        named.extend(doors::secrets(&self.demands));
+        named
+    }
+
+    fn named_for_certificates(&self) -> BTreeSet<&ObjectName> {
+        let mut named = self.plan.secrets();
+        named.extend(&self.fixed.default);
+        named
     }
 
     /// The next snapshot, if it is another one than the last.
@@ -242,7 +244,7 @@ impl Served {
             Some(Problem::new(Kind::Ingress, &choice.origin.object, what))
         });
         let mut problems: Vec<Problem> = default.chain(missing).collect();
-        problems.extend(self.secrets.problems(&self.wanted_certificates()));
+        problems.extend(self.secrets.problems(&self.named_for_certificates()));
         problems.extend(self.secrets.unmet(&self.demands));
         problems
     }

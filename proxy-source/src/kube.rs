@@ -30,7 +30,7 @@ use servers::Servers;
 use tokio::sync::{mpsc, watch};
 
 pub use self::follow::Follow;
-pub use self::kubeconfig::{KubeconfigFile, NotAServer, server};
+pub use self::kubeconfig::{KubeconfigFile, NotAServer, secure_server, server};
 pub use self::lease::LeaseName;
 
 use super::watch::{Heard, Known, Merge};

@@ -24,7 +24,7 @@ mod status;
 mod watch;
 
 pub use metrics::Metrics;
-pub use report::{Report, Sentences};
+pub use report::{Report, Sentences, replace};
 pub use reported::Reported;
 pub use status::Statuses;
 

@@ -44,11 +44,7 @@ impl Report {
         let sentences = objects.iter().map(ToString::to_string);
         self.log.replace(sentences.chain(others).collect());
         self.all.send_replace(self.log.open().clone());
-        self.objects.send_if_modified(|known| {
-            let different = *known != objects;
-            *known = objects;
-            different
-        });
+        replace(&self.objects, objects);
     }
 
     /// How much is wrong.
@@ -60,6 +56,15 @@ impl Report {
     pub fn is_empty(&self) -> bool {
         self.log.is_empty()
     }
+}
+
+/// Puts a value in the place of the one that is there; who listens hears of it only if it is another one.
+pub fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|known| {
+        let different = *known != value;
+        *known = value;
+        different
+    });
 }
 
 #[cfg(test)]

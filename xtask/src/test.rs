@@ -116,6 +116,14 @@ impl Suite {
         }
     }
 
+    /// What names the program that is tried.
+    fn variable(self) -> &'static str {
+        match self {
+            Self::Ingress => "WEIR_INGRESS_BIN",
+            _ => "WEIR_BIN",
+        }
+    }
+
     /// Folder of the suite's package; the unit tests are those of the default members, the end-to-end tests not ours.
     fn folder(self) -> Option<String> {
         (!matches!(self, Self::Unit | Self::E2e)).then(|| format!("tests/{}", self.name()))
@@ -232,7 +240,7 @@ fn chosen(named: &[Suite]) -> Result<Vec<Suite>> {
 /// What the suites of one run share.
 struct Run<'a> {
     args: &'a Args,
-    /// Whether the image is built anyway: then its binary is what all suites try, and no other is built.
+    /// Whether the images are built anyway: then their programs are what all suites try, and no others are built.
     ships: bool,
     /// Ends with the run.
     clusters: cluster::Shared,
@@ -253,18 +261,16 @@ impl Run<'_> {
             };
             return e2e::run(&args.e2e, scope, &mut self.clusters);
         }
-        let mut agent = workspace::agent();
+        let mut program = workspace::agent();
         if suite.folder().is_some() && root {
             packages::need(suite.commands())?;
-            agent = self.program(suite)?;
+            program = self.program(suite)?;
         }
         // Built apart, so that cargo shows its progress as on any terminal.
-        shell::run(cargo_test(suite, &agent)?.arg("--no-run"))?;
-        let mut tests = cargo_test(suite, &agent)?;
+        shell::run(cargo_test(suite, &program)?.arg("--no-run"))?;
+        let mut tests = cargo_test(suite, &program)?;
         if suite == Suite::Ingress {
-            tests
-                .env("WEIR_INGRESS_BIN", workspace::ingress())
-                .env("WEIR_H2SPEC", h2spec::ensure()?);
+            tests.env("WEIR_H2SPEC", h2spec::ensure()?);
         }
         if suite == Suite::Cluster {
             self.clusters.need(cluster::Proxy::Weir, true)?;
@@ -296,17 +302,17 @@ impl Run<'_> {
         Ok((Count::read(&said), green))
     }
 
-    /// Builds the program that is tried; where that is not the agent, the path is only where an agent would be.
+    /// Builds the program that is tried.
     fn program(&self, suite: Suite) -> Result<PathBuf> {
-        if suite == Suite::Ingress {
-            build::program("weir-ingress")?;
-            return Ok(workspace::agent());
+        match (suite, self.ships) {
+            (Suite::Ingress, true) => image::binary(Shipped::Ingress),
+            (Suite::Ingress, false) => build::program("weir-ingress"),
+            (_, true) => image::binary(Shipped::Agent),
+            (_, false) => {
+                build::all()?;
+                Ok(workspace::agent())
+            }
         }
-        if self.ships {
-            return image::binary(Shipped::Agent);
-        }
-        build::all()?;
-        Ok(workspace::agent())
     }
 }
 
@@ -329,12 +335,12 @@ fn without_root(suite: Suite, args: &Args) -> Result<(Count, bool)> {
     ))
 }
 
-fn cargo_test(suite: Suite, agent: &Path) -> Result<Command> {
+fn cargo_test(suite: Suite, program: &Path) -> Result<Command> {
     let mut cargo = shell::cargo(["test"]);
     if let Some(folder) = suite.folder() {
         cargo.args(["--package", &workspace::package_name(&folder)?]);
         cargo
-            .env("WEIR_BIN", agent)
+            .env(suite.variable(), program)
             .env("WEIR_BPF_OBJECT", workspace::object());
         cargo.env("PATH", packages::search_path());
     }

@@ -50,11 +50,6 @@ pub(crate) fn agent() -> PathBuf {
     target().join("release/weir")
 }
 
-/// The ingress that `build` makes.
-pub(crate) fn ingress() -> PathBuf {
-    target().join("release/weir-ingress")
-}
-
 /// Reads a file of the work tree.
 pub(crate) fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(root().join(path)).with_context(|| format!("reading {path}"))

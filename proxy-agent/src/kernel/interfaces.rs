@@ -95,12 +95,7 @@ impl Interfaces {
     /// Every `InternalIP` of the Node, when they are known or change: who has one is an uplink. Until the first call,
     /// no interface loses what an earlier agent attached to it.
     pub fn set_node_addresses(&self, addresses: BTreeSet<IpAddr>) {
-        self.node_addresses.send_if_modified(|known| {
-            let addresses = Some(addresses);
-            let different = *known != addresses;
-            *known = addresses;
-            different
-        });
+        proxy_source::replace(&self.node_addresses, Some(addresses));
     }
 
     /// What the watcher knows, and a way to wait for changes of it (`changed().await`).
@@ -307,10 +302,6 @@ impl Watcher {
             interfaces: self.attached.values().cloned().collect(),
             socket_problem: self.socket_problem.clone(),
         };
-        self.snapshots.send_if_modified(|known| {
-            let different = *known != new;
-            *known = new;
-            different
-        });
+        proxy_source::replace(&self.snapshots, new);
     }
 }

@@ -3,21 +3,20 @@
 //! Who may open the file (mode 0600) may ask. A process that starts takes the path over from the one before, which goes on
 //! answering whoever is connected.
 
-use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as Stream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::Question;
+use crate::private_socket;
 
 /// Whoever takes longer is left.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,15 +44,7 @@ pub enum AskError {
 
 /// Listens at this path for as long as the process lives.
 pub fn listen(path: &Path, questions: mpsc::Sender<Asked>) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let own = path.with_extension(format!("{}.new", std::process::id()));
-    // Left by a process of this number that was ended in this moment.
-    let _gone = fs::remove_file(&own);
-    let listener = UnixListener::bind(&own)?;
-    fs::set_permissions(&own, Permissions::from_mode(0o600))?;
-    fs::rename(&own, path)?;
+    let listener = private_socket::bind(path)?;
     tokio::spawn(async move {
         loop {
             match listener.accept().await {

@@ -1,5 +1,6 @@
 //! Sockets that go from one holder to the next, in this process.
 
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 

@@ -134,9 +134,9 @@ impl Secrets {
     }
 
     /// What is wrong with the certificates that are named.
-    pub(super) fn problems(&self, wanted: &BTreeSet<ObjectName>) -> Vec<Problem> {
-        let bad = wanted.iter().filter_map(|name| {
-            let Told::There([Some(why), _]) = self.told.get(name)? else {
+    pub(super) fn problems(&self, named: &BTreeSet<&ObjectName>) -> Vec<Problem> {
+        let bad = named.iter().filter_map(|name| {
+            let Told::There([Some(why), _]) = self.told.get(*name)? else {
                 return None;
             };
             let instead = match self.store.get(name) {

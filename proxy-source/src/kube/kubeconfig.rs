@@ -38,6 +38,12 @@ pub fn server(text: &str) -> Result<Uri, NotAServer> {
         .ok_or(NotAServer)
 }
 
+/// The same, of a flag: a token goes there, so it is not in the clear, and whoever writes it says so.
+pub fn secure_server(text: &str) -> Result<Uri, NotAServer> {
+    let named = text.starts_with("https://").then_some(text);
+    server(named.ok_or(NotAServer)?)
+}
+
 fn has_host(url: &Uri) -> bool {
     url.host().is_some_and(|host| !host.is_empty())
 }

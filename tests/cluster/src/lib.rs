@@ -1,6 +1,7 @@
 //! Tests in the cluster that `./x test cluster` starts: kubectl, and traffic from pods and from outside.
 
 mod front;
+mod rate;
 mod traffic;
 
 use std::env;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub use front::{Front, Requests};
+pub use rate::fast_enough;
 pub use traffic::{Load, SERVERS, Web};
 
 /// No call of kubectl takes longer, in seconds: without an API server it would wait for ever.

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_test::{Cluster, Front, Requests};
+use cluster_test::{Cluster, Front, Requests, fast_enough};
 use serde_json::Value;
 use weir_lab::clock;
 use weir_web::report::Report;
 
-/// Requests a second that must have been answered under load, all in all.
-const FLOOR: u64 = 500;
 /// How long connections may last when a weir-ingress ends: xtask/src/cluster/addons.rs sets it.
 const DRAIN: Duration = Duration::from_secs(30);
 /// The four that make the load: what they ask, how, how often, and how many requests a connection is used for.
@@ -216,14 +214,9 @@ fn under_load(front: &Front, work: impl FnOnce(std::time::Instant) -> Result<()>
     let reports: Result<Vec<_>> = loads.into_iter().map(Requests::finish_without_loss).collect();
     done?;
     let reports = reports?;
-    let sum: u64 = reports.iter().map(|report| report.ok).sum();
-    let longest = reports
-        .iter()
-        .map(|report| report.elapsed_ms)
-        .max()
-        .unwrap_or_default();
-    let rate = sum * 1000 / longest.max(1);
-    println!("{sum} requests in {longest} ms: {rate} a second");
-    ensure!(rate >= FLOOR, "{rate} requests a second are no load: {FLOOR} are");
+    fast_enough(
+        "requests",
+        reports.iter().map(|report| (report.ok, report.elapsed_ms)),
+    )?;
     Ok(reports)
 }

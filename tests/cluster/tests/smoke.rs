@@ -1,12 +1,9 @@
 //! What a user expects of a cluster with weir, in the order in which he would try it.
 
 use anyhow::{Result, bail, ensure};
-use cluster_test::{Cluster, Load, SERVERS, Web};
+use cluster_test::{Cluster, Load, SERVERS, Web, fast_enough};
 use weir_lab::clock;
 use weir_lab::peer::Report;
-
-/// Connections a second that must have been made under load, all in all.
-const FLOOR: u64 = 500;
 
 /// Connections a second that are tried, all in all: a busy machine makes fewer.
 const RATE: u64 = 1000;
@@ -163,7 +160,10 @@ fn under_load(
         let reports = reports?;
         println!("{took:.1?} of work beside {seconds} s of load");
         if lasted {
-            fast_enough(&reports)?;
+            fast_enough(
+                "connections",
+                reports.iter().map(|report| (report.ok, report.elapsed_ms)),
+            )?;
             return Ok(reports);
         }
     }
@@ -190,23 +190,6 @@ fn start_loads(cluster: &Cluster, web: &Web, seconds: u64) -> Result<Vec<Load>> 
         loads.push(web.from_outside(address, count, rate)?);
     }
     Ok(loads)
-}
-
-/// The load was what it claims to be.
-fn fast_enough(reports: &[Report]) -> Result<()> {
-    let sum: u64 = reports.iter().map(|report| report.ok).sum();
-    let longest = reports
-        .iter()
-        .map(|report| report.elapsed_ms)
-        .max()
-        .unwrap_or_default();
-    let rate = sum * 1000 / longest.max(1);
-    println!("{sum} connections in {longest} ms: {rate} a second");
-    ensure!(
-        rate >= FLOOR,
-        "{rate} connections a second are no load: {FLOOR} are"
-    );
-    Ok(())
 }
 
 /// Every server has had its exact share.

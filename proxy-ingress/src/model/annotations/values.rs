@@ -98,6 +98,11 @@ fn split(text: &str) -> (&str, &str) {
 
 /// Longer than nothing.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
+    span(text).filter(|span| !span.is_zero())
+}
+
+/// As long as it may be; also nothing.
+pub(crate) fn span(text: &str) -> Option<Duration> {
     let (digits, unit) = split(text);
     let milliseconds = match unit {
         "ms" => 1,
@@ -107,7 +112,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let duration = Duration::from_millis(number(digits)?.checked_mul(milliseconds)?);
-    Some(duration).filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+    Some(duration).filter(|duration| *duration <= LONGEST)
 }
 
 /// Units of 1024.
