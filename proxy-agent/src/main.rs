@@ -8,7 +8,7 @@ use clap::Parser;
 use proxy_agent::config::{self, AgentFlags, Cli, Command};
 use proxy_agent::metrics::Metrics;
 use proxy_agent::{check, cli, error, kernel, logging, run, source_ports};
-use proxy_daemon::panics;
+use proxy_daemon::{answer, panics};
 use proxy_model::Kind;
 use proxy_source::Source;
 use proxy_source::folder::Folder;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if cli::is_closed_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) if answer::is_closed_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {}", error::chain(error.as_ref()));
             ExitCode::FAILURE

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod http;
 pub mod logging;
 pub mod metrics;

@@ -242,6 +242,10 @@ pub struct DoorFlags {
     /// again, as the kubelet does
     #[arg(long, requires = "handover_socket")]
     pub wait_relieved: bool,
+    /// With so much memory in use, requests are answered 503: bytes, or a number with k, m or g [default: nine tenths of the
+    /// control group's limit]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub memory_budget: Option<u64>,
     /// After SIGTERM, clients are still taken for this long: until balancers know that this one goes
     #[arg(long, value_name = "TIME", value_parser = delay, default_value = "5s")]
     pub shutdown_delay: Duration,
@@ -358,6 +362,10 @@ fn range(text: &str) -> Result<Prefix, &'static str> {
 /// A time that may be none.
 fn delay(text: &str) -> Result<Duration, &'static str> {
     values::span(text).ok_or(TIME)
+}
+
+fn bytes(text: &str) -> Result<u64, &'static str> {
+    values::bytes(text).ok_or("write a number of bytes, or one with k, m or g")
 }
 
 fn time(text: &str) -> Result<Duration, &'static str> {

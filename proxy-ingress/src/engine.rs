@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -169,6 +169,7 @@ impl Bound {
             room: Arc::new(Semaphore::new(connections)),
             clients: Mutex::default(),
             requests: AtomicUsize::new(0),
+            short: AtomicBool::new(false),
             draining: watch::channel(false).0,
             counters: Counters::default(),
             tallies: (0..workers).map(|_| Arc::default()).collect(),

@@ -4,9 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use proxy_daemon::answer;
 use proxy_ingress::config::{Cli, Command};
 use proxy_ingress::{cli, start};
 use proxy_source::error;
+
+/// Gives back to the system what is free: the budget for memory (memory.rs) counts on that, and with the allocator of the C library
+/// one crowd of clients would be remembered for ever (docs/decisions/0042).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -17,6 +23,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if answer::is_closed_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir-ingress: {}", error::chain(error.as_ref()));
             ExitCode::FAILURE

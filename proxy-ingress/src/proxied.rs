@@ -41,6 +41,9 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [Self::Missing, Self::Long, Self::Malformed, Self::Cut, Self::Slow];
+
     /// Its name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {

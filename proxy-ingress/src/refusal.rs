@@ -46,6 +46,8 @@ pub enum Refusal {
     BrokenBody,
     /// More requests at work than [`crate::settings::Settings::requests`].
     Busy,
+    /// Memory is short.
+    Memory,
 }
 
 impl Refusal {
@@ -63,7 +65,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Route(status) => status,
-            Self::NoEndpoint | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::Busy | Self::Memory => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::SlowAnswer => StatusCode::GATEWAY_TIMEOUT,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
@@ -92,6 +94,7 @@ impl Refusal {
             Self::LongBody => "long_body",
             Self::BrokenBody => "broken_body",
             Self::Busy => "busy",
+            Self::Memory => "memory",
         }
     }
 

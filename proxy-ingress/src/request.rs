@@ -78,7 +78,7 @@ async fn answer(
     request: Request<Incoming>,
     (seen, work): (&Rc<Seen>, &mut Option<Work>),
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let admitted = client.worker.admit(&client.settings).ok_or(Refusal::Busy)?;
+    let admitted = client.worker.admit(&client.settings)?;
     let (mut head, body) = request.into_parts();
     well_formed(client, &head)?;
     let snapshot = client.worker.shared.snapshot.load();

@@ -14,9 +14,10 @@ mod inputs;
 mod leaving;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::admin::socket::Asked;
 use crate::admin::{Question, View};
 use crate::engine::{Bound, Engine};
 use crate::handover::{self, Offer, Predecessor};
+use crate::memory::{self, Budget};
 use crate::metrics::Metrics;
 use crate::model::hosts::Conflict;
 use crate::model::{self, Model};
@@ -80,6 +82,8 @@ pub struct Options {
     pub predecessor: Option<Predecessor>,
     /// When the next process serves, it is not for this one to end: somebody ends it, or would start it again.
     pub wait_relieved: bool,
+    /// How much memory there may be in use, if anybody says.
+    pub memory: Option<Budget>,
     /// Who answers probes; the next process has the port as soon as it serves.
     pub status: JoinHandle<()>,
 }
@@ -113,6 +117,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         shutdown_delay: options.shutdown_delay,
         leaving: Leaving::default(),
         wait_relieved: options.wait_relieved,
+        memory: options.memory,
         status: options.status,
     };
     let ended = ingress.work(&mut inputs).await;
@@ -190,6 +195,7 @@ struct Ingress {
     shutdown_delay: Duration,
     leaving: Leaving,
     wait_relieved: bool,
+    memory: Option<Budget>,
     status: JoinHandle<()>,
 }
 
@@ -308,6 +314,9 @@ impl Ingress {
         let copies = self.handover.is_some().then(|| bound.copies());
         let engine = bound.serve(snapshot, std::mem::take(&mut self.telemetry))?;
         self.metrics.show(&engine.view());
+        if let Some(budget) = self.memory.take() {
+            tokio::spawn(memory::watch(budget, engine.view()));
+        }
         self.probes.set(Stage::Serving);
         let addresses = engine
             .addresses()
@@ -321,16 +330,10 @@ impl Ingress {
             tracing::info!("the process before has ended already: {error}");
         }
         if let (Some(path), Some(copies)) = (&self.handover, copies) {
-            let offered =
-                copies.and_then(|copies| handover::offer(path, copies, self.bells.relieved.clone()));
-            match offered {
+            let relieved = self.bells.relieved.clone();
+            match copies.and_then(|copies| handover::offer(path, copies, relieved)) {
                 Ok(offer) => self.offer = Some(offer),
-                Err(error) => {
-                    let path = path.display();
-                    tracing::warn!(
-                        "the next process will find no listening sockets at {path}: {error}; choose another place with --handover-socket"
-                    );
-                }
+                Err(error) => warn_of_no_successor(path, &error),
             }
         }
         Ok(engine)
@@ -364,6 +367,13 @@ impl Ingress {
         }
         self.report.replace(problems, std::iter::empty());
     }
+}
+
+fn warn_of_no_successor(path: &Path, error: &io::Error) {
+    let path = path.display();
+    tracing::warn!(
+        "the next process will find no listening sockets at {path}: {error}; choose another place with --handover-socket"
+    );
 }
 
 /// Whether it may change which Ingresses are ours: that is a walk over all of them, and endpoints change far more often.

@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::frames::Frames;
 use crate::head::Scanner;
 use crate::headers::Told;
 use crate::listen::{Door, Place};
@@ -32,7 +33,7 @@ use crate::settings::Settings;
 use crate::tend::{Fate, Tended};
 use crate::tls::{self, Opened, Shown};
 use crate::tunnel;
-use crate::wire::Wire;
+use crate::wire::{Speech, Wire};
 use crate::worker::{Counters, Worker};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -201,8 +202,8 @@ where
     if settings.headers != 100 {
         builder.max_headers(settings.headers);
     }
-    let scanner = Scanner::new(settings.head_bytes);
-    let wire = Wire::new(stream, ahead, Some(scanner), tended.vitals());
+    let speech = Speech::Http1(Scanner::new(settings.head_bytes));
+    let wire = Wire::new(stream, ahead, speech, tended.vitals());
     let served = builder
         .serve_connection(TokioIo::new(wire), service_fn(service(client, request::serve)))
         .with_upgrades();
@@ -228,7 +229,8 @@ where
         .keep_alive_timeout(limits.ping_timeout)
         .enable_connect_protocol();
     let tended = Rc::clone(&client.tended);
-    let wire = Wire::new(stream, ahead, None, tended.vitals());
+    let speech = Speech::Http2(Frames::new(), limits.idle_frames.div_ceil(4));
+    let wire = Wire::new(stream, ahead, speech, tended.vitals());
     let served = builder.serve_connection(TokioIo::new(wire), service_fn(service(client, request::serve)));
     drive(served, &tended, http2::Connection::graceful_shutdown).await;
 }

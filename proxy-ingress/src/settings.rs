@@ -71,6 +71,9 @@ pub struct Http2 {
     pub local_resets: usize,
     /// Requests that a client gave up, in the time of [`Settings::keep_alive`]: each was work for a backend.
     pub given_up: u32,
+    /// Frames that carry nothing, per second (PING, SETTINGS, PRIORITY, `RST_STREAM`, `WINDOW_UPDATE`, empty DATA, unknown ones): a
+    /// client that sends more is read later. What is carried makes up for them. A quarter of it may come at once.
+    pub idle_frames: u32,
     /// Until a client that says nothing is asked whether it lives.
     pub ping_after: Duration,
     /// How long it may take to answer.
@@ -137,6 +140,7 @@ impl Default for Http2 {
             pending_resets: 20,
             local_resets: 64,
             given_up: 200,
+            idle_frames: 4_000,
             ping_after: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
         }

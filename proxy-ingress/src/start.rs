@@ -16,6 +16,7 @@ use crate::certificates::Maker;
 use crate::config::{STATUS, ServeFlags, VERSION, log_directives};
 use crate::engine::Bound;
 use crate::handover::{self, Predecessor};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::pages::StatusPages;
 use crate::privilege;
@@ -77,6 +78,7 @@ pub async fn serve(flags: ServeFlags) -> Result<()> {
         handover: flags.doors.handover_socket.clone(),
         predecessor,
         wait_relieved: flags.doors.wait_relieved,
+        memory: Budget::find(flags.doors.memory_budget),
         status,
     })
     .await?;

@@ -1,5 +1,5 @@
 //! One timer per worker looks after all its connections: slow heads, idle connections, clients that take nothing, clients
-//! that only give up, and the end of a drain. What a connection did between two looks tells how long it has done nothing,
+//! that only give up or send only frames that carry nothing, and the end of a drain. What a connection did between two looks tells how long it has done nothing,
 //! so requests neither read a clock nor set a timer for this.
 
 use std::cell::{Cell, RefCell};
@@ -31,6 +31,8 @@ pub(crate) enum Fate {
 struct Look {
     in_head: bool,
     stuck: bool,
+    /// Not read for what it sent.
+    held: bool,
     writes: u32,
     /// Requests at work.
     active: u32,
@@ -107,18 +109,21 @@ impl Tended {
         }
     }
 
-    /// Looks, some time after the last look; the limit, if that closes it.
+    /// Looks, some time after the last look; the limit, if it has met one.
     pub(crate) fn look(&self, since: Duration, settings: &Settings) -> Option<Limit> {
         let now = Look {
             in_head: self.vitals.in_head.load(Ordering::Relaxed),
             stuck: self.vitals.stuck.load(Ordering::Relaxed),
+            held: self.vitals.held.load(Ordering::Relaxed),
             writes: self.vitals.writes.load(Ordering::Relaxed),
             active: self.active.get(),
             waiting: self.waiting.get(),
             begun: self.begun.get(),
             pieces: self.pieces.get(),
         };
-        let ages = age(self.ages.get(), self.last.replace(now), now, since);
+        self.forgive(since, settings);
+        let last = self.last.replace(now);
+        let ages = age(self.ages.get(), last, now, since);
         if ages.resets > settings.keep_alive {
             self.given_up.set(0);
             self.ages.set(Ages {
@@ -131,11 +136,19 @@ impl Tended {
         let fate = judge(ages, settings);
         let closes = fate == Fate::Close && self.fate.get() < Fate::Close;
         self.meets(fate);
-        closes.then_some(if ages.head >= settings.header_timeout {
-            Limit::HeaderTimeout
-        } else {
-            Limit::WriteTimeout
-        })
+        match closes {
+            true if ages.head >= settings.header_timeout => Some(Limit::HeaderTimeout),
+            true => Some(Limit::WriteTimeout),
+            false => (now.held && !last.held).then_some(Limit::IdleFrames),
+        }
+    }
+
+    /// Time makes up for frames that carry nothing.
+    fn forgive(&self, since: Duration, settings: &Settings) {
+        let frames = u128::from(settings.http2.idle_frames) * since.as_millis() / 1000;
+        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        self.vitals.forgiven.fetch_add(frames, Ordering::Relaxed);
+        self.vitals.reader.wake();
     }
 }
 

@@ -1,5 +1,5 @@
-//! A client's connection below HTTP: what was read ahead comes first, heads are watched, and a write that does not move
-//! is noted for [`crate::tend`]. No timer of its own: a timer per request costs more than the look at a head.
+//! A client's connection below HTTP: what was read ahead comes first, heads and frames are watched, and a write that does not
+//! move is noted for [`crate::tend`]. No timer of its own: a timer per request costs more than the look at a head.
 
 use std::io;
 use std::pin::Pin;
@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::frames::Frames;
 use crate::head::Scanner;
 
 /// What a connection lets be seen of itself, without a clock: whoever looks twice knows what has moved.
@@ -20,6 +22,19 @@ pub(crate) struct Vitals {
     pub(crate) stuck: AtomicBool,
     /// Writes that it took.
     pub(crate) writes: AtomicU32,
+    /// It sent too much that carries nothing, and is not read.
+    pub(crate) held: AtomicBool,
+    /// Frames that time makes up for, since they were last counted.
+    pub(crate) forgiven: AtomicU32,
+    /// Who waits to read on.
+    pub(crate) reader: AtomicWaker,
+}
+
+/// What a client speaks, and how that is watched.
+pub(crate) enum Speech {
+    Http1(Scanner),
+    /// With so many frames that carry nothing it is held.
+    Http2(Frames, u32),
 }
 
 /// The connection.
@@ -27,19 +42,43 @@ pub(crate) struct Wire<S> {
     stream: S,
     ahead: Vec<u8>,
     taken: usize,
-    scanner: Option<Scanner>,
+    speech: Speech,
     vitals: Arc<Vitals>,
 }
 
 impl<S> Wire<S> {
-    /// `ahead` was read from it before; the scanner is for HTTP/1.1.
-    pub(crate) fn new(stream: S, ahead: Vec<u8>, scanner: Option<Scanner>, vitals: Arc<Vitals>) -> Self {
+    /// `ahead` was read from it before.
+    pub(crate) fn new(stream: S, ahead: Vec<u8>, speech: Speech, vitals: Arc<Vitals>) -> Self {
         Self {
             stream,
             ahead,
             taken: 0,
-            scanner,
+            speech,
             vitals,
+        }
+    }
+
+    /// Whether it is not to be read now; whoever tends it wakes who asks.
+    fn holds(&mut self, cx: &Context<'_>) -> bool {
+        let Speech::Http2(frames, most) = &mut self.speech else {
+            return false;
+        };
+        frames.forget(self.vitals.forgiven.swap(0, Ordering::Relaxed));
+        let held = frames.idle() >= *most;
+        if held {
+            self.vitals.reader.register(cx.waker());
+        }
+        self.vitals.held.store(held, Ordering::Relaxed);
+        held
+    }
+
+    fn look(&mut self, bytes: &mut [u8]) {
+        match &mut self.speech {
+            Speech::Http1(scanner) => {
+                scanner.look(bytes);
+                self.vitals.in_head.store(scanner.in_head(), Ordering::Relaxed);
+            }
+            Speech::Http2(frames, _) => frames.look(bytes),
         }
     }
 
@@ -59,7 +98,10 @@ impl<S> Wire<S> {
         true
     }
 
-    fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn note(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Speech::Http2(frames, _), Poll::Ready(Ok(bytes))) = (&mut self.speech, &result) {
+            frames.sent(*bytes);
+        }
         let stuck = result.is_pending();
         self.vitals.stuck.store(stuck, Ordering::Relaxed);
         if !stuck {
@@ -79,14 +121,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.holds(cx) {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         if !this.replay(buf) {
             std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         }
-        if let Some(scanner) = &mut this.scanner {
-            scanner.look(buf.filled_mut().get_mut(before..).unwrap_or_default());
-            this.vitals.in_head.store(scanner.in_head(), Ordering::Relaxed);
-        }
+        this.look(buf.filled_mut().get_mut(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::metrics::hosts::Hosts;
 use crate::metrics::tally::Tally;
 use crate::mix::Random;
 use crate::proxied::Fault;
+use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::telemetry::tellers::{Telling, Told};
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) clients: Mutex<HashMap<IpAddr, u32>>,
     /// Requests at work.
     pub(crate) requests: AtomicUsize,
+    /// Whether memory is (memory.rs).
+    pub(crate) short: AtomicBool,
     /// Whether the end has begun.
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) counters: Counters,
@@ -120,11 +123,18 @@ impl Worker {
         self.tended.borrow_mut().push(Rc::downgrade(tended));
     }
 
-    /// A place for a request; none if there are that many at work.
-    pub(crate) fn admit(&self, settings: &Settings) -> Option<Admitted> {
+    /// A place for a request, if there is room for it.
+    pub(crate) fn admit(&self, settings: &Settings) -> Result<Admitted, Refusal> {
+        if self.shared.short.load(Ordering::Relaxed) {
+            return Err(Refusal::Memory);
+        }
         let before = self.shared.requests.fetch_add(1, Ordering::Relaxed);
         let admitted = Admitted(Arc::clone(&self.shared));
-        (before < settings.requests).then_some(admitted)
+        if before < settings.requests {
+            Ok(admitted)
+        } else {
+            Err(Refusal::Busy)
+        }
     }
 
     /// Looks after connections until the last has ended after a drain.

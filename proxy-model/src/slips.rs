@@ -28,6 +28,15 @@ const CORE: [&str; 20] = [
     "List",
 ];
 
+/// The kinds of group `networking.k8s.io/v1`.
+const NETWORKING: [&str; 5] = [
+    "IPAddress",
+    "Ingress",
+    "IngressClass",
+    "NetworkPolicy",
+    "ServiceCIDR",
+];
+
 /// Whether a manifest that is not read was probably meant for who reads these kinds.
 pub(crate) fn check(value: &Value, api_version: &str, word: &str, kinds: &[Kind]) -> Result<(), DecodeError> {
     let object = describe(value);
@@ -40,9 +49,13 @@ pub(crate) fn check(value: &Value, api_version: &str, word: &str, kinds: &[Kind]
     // Both were an Ingress's group; others have kinds of that name too.
     let ingress = matches!(kind, Some(Kind::Ingress | Kind::IngressClass))
         && matches!(group, "extensions" | "networking.k8s.io");
-    if !ingress && !matches!(group, "" | "discovery.k8s.io") {
-        return Ok(());
-    }
+    let there: &[&str] = match group {
+        "" => &CORE,
+        "discovery.k8s.io" => &[],
+        "networking.k8s.io" if api_version == "networking.k8s.io/v1" => &NETWORKING,
+        _ if ingress => &[],
+        _ => return Ok(()),
+    };
     if let Some(kind) = kind {
         return Err(DecodeError::Version {
             object,
@@ -50,7 +63,7 @@ pub(crate) fn check(value: &Value, api_version: &str, word: &str, kinds: &[Kind]
             wanted: kind.api_version(),
         });
     }
-    let known = |word| group.is_empty() && CORE.contains(&word);
+    let known = |word| there.contains(&word);
     if known(word) || word.strip_suffix("List").is_some_and(known) {
         return Ok(());
     }
@@ -130,6 +143,15 @@ mod tests {
                 Some("has apiVersion discovery.k8s.io/v1beta1"),
             ),
             ("discovery.k8s.io/v1", "EndpointSlices", Some("no such kind")),
+            (
+                "networking.k8s.io/v1",
+                "Ingresss",
+                Some("networking.k8s.io/v1 has no such kind"),
+            ),
+            ("networking.k8s.io/v1", "Service", Some("write v1")),
+            ("networking.k8s.io/v1", "Ingress", None),
+            ("networking.k8s.io/v1", "NetworkPolicy", None),
+            ("networking.k8s.io/v1beta1", "ServiceCIDR", None),
             ("v1", "Endpoints", None),
             ("v1", "PodList", None),
             ("apps/v1", "Deployment", None),

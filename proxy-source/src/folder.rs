@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::{Change, Kind, Object, ObjectName};
@@ -60,6 +61,18 @@ impl Source for Folder {
 
 type Key = (Kind, ObjectName);
 
+/// Objects, shared with the files that they are from: most are the same ones from scan to scan.
+type Known = BTreeMap<Key, Arc<Object>>;
+
+/// What a look at the folder may tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Look {
+    /// All.
+    AtAll,
+    /// Nothing, if something is missing: that may be in the file that is written next.
+    AtMore,
+}
+
 /// What is known of the folder, and the way to know more.
 #[derive(Debug)]
 struct Scanner {
@@ -67,7 +80,7 @@ struct Scanner {
     kinds: &'static [Kind],
     files: BTreeMap<OsString, LoadedFile>,
     /// What was sent last; `None` before the first complete scan.
-    sent: Option<BTreeMap<Key, Object>>,
+    sent: Option<Known>,
     mistakes: Reported,
 }
 
@@ -92,7 +105,7 @@ impl Scanner {
 
     /// Looks at the whole folder, reads what changed, and tells the difference to what was sent before. What is in
     /// the files named in `writing` is not complete now, and is left for a later scan. `now` is monotonic.
-    fn scan(&mut self, now: Duration, writing: &BTreeSet<OsString>) -> io::Result<Scan> {
+    fn scan(&mut self, now: Duration, writing: &BTreeSet<OsString>, look: Look) -> io::Result<Scan> {
         let mut before = std::mem::take(&mut self.files);
         let names = match manifest_names(&self.directory) {
             Ok(names) => names,
@@ -113,17 +126,23 @@ impl Scanner {
             }
         }
         let (objects, duplicates) = self.objects();
+        let changes = difference(self.sent.as_ref(), &objects, self.kinds);
+        if look == Look::AtMore && changes.iter().any(|change| matches!(change, Change::Delete(..))) {
+            return Ok(Scan {
+                again: Some(watch::QUIET),
+                ..Scan::default()
+            });
+        }
         let mistakes = self.files.values().flat_map(|file| file.mistakes.iter());
         self.mistakes
             .replace(mistakes.cloned().chain(duplicates).collect());
-        let changes = difference(self.sent.as_ref(), &objects, self.kinds);
         self.sent = Some(objects);
         Ok(Scan { changes, again })
     }
 
     /// All objects, each once, and a sentence for each that is there twice.
-    fn objects(&self) -> (BTreeMap<Key, Object>, Vec<String>) {
-        let mut owners: BTreeMap<Key, (&OsString, &Object)> = BTreeMap::new();
+    fn objects(&self) -> (Known, Vec<String>) {
+        let mut owners: BTreeMap<Key, (&OsString, &Arc<Object>)> = BTreeMap::new();
         let mut duplicates = Vec::new();
         for (name, file) in &self.files {
             for object in &file.objects {
@@ -141,13 +160,13 @@ impl Scanner {
                 }
             }
         }
-        let mut objects: BTreeMap<Key, Object> = owners
+        let mut objects: Known = owners
             .into_iter()
-            .map(|(key, (_, object))| (key, object.clone()))
+            .map(|(key, (_, object))| (key, Arc::clone(object)))
             .collect();
         for object in self.files.values().flat_map(LoadedFile::leaving) {
             let key = (object.kind(), object.name());
-            objects.entry(key).or_insert_with(|| object.clone());
+            objects.entry(key).or_insert_with(|| Arc::clone(object));
         }
         (objects, duplicates)
     }
@@ -166,20 +185,23 @@ fn manifest_names(directory: &Path) -> io::Result<BTreeMap<OsString, Format>> {
 }
 
 /// What to send: everything after the first scan, and only what differs after that.
-fn difference(sent: Option<&BTreeMap<Key, Object>>, now: &BTreeMap<Key, Object>, kinds: &[Kind]) -> Changes {
+fn difference(sent: Option<&Known>, now: &Known, kinds: &[Kind]) -> Changes {
     let Some(sent) = sent else {
         return kinds
             .iter()
             .map(|kind| {
                 let objects = now.values().filter(|object| object.kind() == *kind);
-                Change::Replace(*kind, objects.cloned().collect())
+                Change::Replace(*kind, objects.map(|object| Object::clone(object)).collect())
             })
             .collect();
     };
     let gone = sent.keys().filter(|key| !now.contains_key(key));
     let gone = gone.map(|(kind, name)| Change::Delete(*kind, name.clone()));
-    let put = now.iter().filter(|(key, object)| sent.get(key) != Some(object));
-    let put = put.map(|(_, object)| Change::Put(object.clone()));
+    let same = |old: &Arc<Object>, new: &Arc<Object>| Arc::ptr_eq(old, new) || old == new;
+    let put = now
+        .iter()
+        .filter(|(key, object)| !sent.get(key).is_some_and(|old| same(old, object)));
+    let put = put.map(|(_, object)| Change::Put(Object::clone(object)));
     gone.chain(put).collect()
 }
 

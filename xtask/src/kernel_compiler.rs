@@ -73,7 +73,16 @@ impl KernelCompiler {
         if verb == "clippy" {
             command.env("CARGO", &self.cargo);
         }
-        command.env("RUSTFLAGS", format!("-Clinker={} {FLAGS}", linker.display()));
+        // The object goes into the image, and names of source files with it: the same ones wherever it is built.
+        let paths = format!(
+            "--remap-path-prefix={}=/weir --remap-path-prefix={}=/rust",
+            workspace::root().display(),
+            self.sysroot.display()
+        );
+        command.env(
+            "RUSTFLAGS",
+            format!("-Clinker={} {FLAGS} {paths}", linker.display()),
+        );
         for variable in [
             "CARGO_ENCODED_RUSTFLAGS",
             "RUSTC_WRAPPER",

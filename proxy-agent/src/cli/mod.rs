@@ -9,30 +9,14 @@ pub mod services;
 pub mod status;
 mod view;
 
-use proxy_daemon::table::Table;
-use std::error::Error;
 use std::fmt::Display;
-use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use proxy_daemon::answer;
+use proxy_daemon::table::Table;
 use serde::Serialize;
 
 use crate::config::{NamespaceFlags, Output, OutputFlags};
-
-/// Whether this happened because nobody reads the answer any more (`weir flows | head`), which is no error.
-pub fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
 
 /// A list in JSON, as kubectl writes one.
 #[derive(Serialize)]
@@ -50,13 +34,11 @@ fn answer<T: Serialize>(flags: &OutputFlags, items: &[T], table: impl FnOnce(boo
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    answer::print_json(value).context("writing the answer")
 }
 
 fn print(text: &str) -> Result<()> {
-    io::stdout()
-        .write_all(text.as_bytes())
-        .context("writing the answer")
+    answer::print(text).context("writing the answer")
 }
 
 /// Says that there is nothing to show where only people see it, as kubectl does.
@@ -105,13 +87,5 @@ mod tests {
     fn times_read_like_those_of_kubectl() {
         let times = [0, 119, 120, 7199, 7200, 172_800].map(short_time);
         assert_eq!(times, ["0s", "119s", "2m", "119m", "2h", "2d"]);
-    }
-
-    #[test]
-    fn a_closed_pipe_is_found_below_its_context() {
-        let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
-        let error = Err::<(), _>(pipe).context("writing the answer").unwrap_err();
-        assert!(is_closed_pipe(error.as_ref()));
-        assert!(!is_closed_pipe(&io::Error::from(io::ErrorKind::NotFound)));
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use proxy_daemon::answer;
 
 use super::lists;
 use crate::admin::socket::ask;
@@ -19,9 +20,9 @@ pub fn explain(flags: &ExplainFlags) -> Result<()> {
     };
     let explained: Explained = ask(&flags.ask.admin_socket, &Question::Explain(request.clone()))?;
     if flags.ask.output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&explained)?);
+        answer::print_json(&explained)?;
     } else {
-        print!("{}", text(&request, &explained));
+        answer::print(&text(&request, &explained))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod explain;
 mod lists;
 
 use anyhow::{Result, ensure};
+use proxy_daemon::answer;
 use proxy_daemon::table::Table;
 use serde::Serialize;
 
@@ -26,12 +27,10 @@ pub fn ready(flags: &ReadyFlags) -> Result<()> {
 /// Prints an answer.
 fn show<T: Serialize>(flags: &AskFlags, rows: &[T], what: &str, table: impl FnOnce() -> Table) -> Result<()> {
     if flags.output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(rows)?);
-        return Ok(());
+        return Ok(answer::print_json(&rows)?);
     }
     if rows.is_empty() {
         eprintln!("no {what}");
     }
-    print!("{}", table().render(!flags.no_headers));
-    Ok(())
+    Ok(answer::print(&table().render(!flags.no_headers))?)
 }

@@ -136,6 +136,13 @@ pub(super) const FAMILIES: &[Family] = &[
         read::handshakes,
     ),
     family(
+        "weir_ingress_health_checks_total",
+        COUNTER,
+        &["result"],
+        "Health checks of endpoints, by result: passed or failed",
+        read::checks,
+    ),
+    family(
         "weir_ingress_host_requests_total",
         COUNTER,
         &["class", "host"],
@@ -155,6 +162,20 @@ pub(super) const FAMILIES: &[Family] = &[
         &["limit"],
         "Times that a limit was met, by the limit's name",
         read::limits,
+    ),
+    family(
+        "weir_ingress_passthrough_total",
+        COUNTER,
+        &["result"],
+        "Connections to be passed through undeciphered, by result: connected, or failed because no endpoint took it",
+        read::passthrough,
+    ),
+    family(
+        "weir_ingress_proxy_protocol_errors_total",
+        COUNTER,
+        &["fault"],
+        "Connections that were closed for their PROXY protocol header, by what is wrong: missing, long, malformed, cut or slow",
+        read::proxy_faults,
     ),
     family(
         "weir_ingress_received_bytes_total",

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::collect::{Reading, Samples};
 use super::tally::{ABORTS, CLASSES, CONNECTS, Count, KINDS, LIMITS, PROTOCOLS, SCHEMES, VERSIONS};
+use crate::proxied::Fault;
 
 pub(super) fn requests(reading: &Reading<'_>, samples: &mut Samples) {
     for (http2, protocol) in [false, true].into_iter().zip(PROTOCOLS) {
@@ -119,6 +120,26 @@ pub(super) fn tunnels(reading: &Reading<'_>, samples: &mut Samples) {
 
 pub(super) fn limits(reading: &Reading<'_>, samples: &mut Samples) {
     samples.list(LIMITS, reading.each(|tally| &tally.limits));
+}
+
+pub(super) fn checks(reading: &Reading<'_>, samples: &mut Samples) {
+    let counters = reading.counters();
+    let counts = [&counters.checks, &counters.check_failures].map(|count| count.load(Ordering::Relaxed));
+    samples.list(["passed", "failed"], counts);
+}
+
+pub(super) fn passthrough(reading: &Reading<'_>, samples: &mut Samples) {
+    let counters = reading.counters();
+    let counts = [&counters.tunnels, &counters.tunnel_errors].map(|count| count.load(Ordering::Relaxed));
+    samples.list(["connected", "failed"], counts);
+}
+
+pub(super) fn proxy_faults(reading: &Reading<'_>, samples: &mut Samples) {
+    let faults = &reading.counters().proxy_faults;
+    let faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+    for name in Fault::ALL.map(Fault::name) {
+        samples.add(&[name], faults.get(name).copied().unwrap_or_default());
+    }
 }
 
 pub(super) fn log_lines(reading: &Reading<'_>, samples: &mut Samples) {

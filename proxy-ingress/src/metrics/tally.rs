@@ -95,22 +95,28 @@ pub(crate) enum Limit {
     ConnectionsPerClient,
     /// More requests than that at work.
     Requests,
+    /// Memory was short.
+    Memory,
     /// A head did not become whole.
     HeaderTimeout,
     /// A client took nothing.
     WriteTimeout,
     /// A client gave up too many requests.
     GivenUp,
+    /// A client sent too many frames that carry nothing, and was read later.
+    IdleFrames,
 }
 
 /// In the order of [`Limit`].
-pub(crate) const LIMITS: [&str; 6] = [
+pub(crate) const LIMITS: [&str; 8] = [
     "connections",
     "connections_per_client",
     "requests",
+    "memory",
     "header_timeout",
     "write_timeout",
     "given_up",
+    "idle_frames",
 ];
 
 /// What became of a wish for a connection to an endpoint that was not open yet.
@@ -185,9 +191,11 @@ impl Tally {
             Limit::Connections => 0,
             Limit::ConnectionsPerClient => 1,
             Limit::Requests => 2,
-            Limit::HeaderTimeout => 3,
-            Limit::WriteTimeout => 4,
-            Limit::GivenUp => 5,
+            Limit::Memory => 3,
+            Limit::HeaderTimeout => 4,
+            Limit::WriteTimeout => 5,
+            Limit::GivenUp => 6,
+            Limit::IdleFrames => 7,
         };
         one(&self.limits, place);
     }
@@ -205,8 +213,10 @@ impl Tally {
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
-        if refusal == Refusal::Busy {
-            self.limited(Limit::Requests);
+        match refusal {
+            Refusal::Busy => self.limited(Limit::Requests),
+            Refusal::Memory => self.limited(Limit::Memory),
+            _ => {}
         }
         let name = (refusal.name(), refusal.status().as_u16());
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);

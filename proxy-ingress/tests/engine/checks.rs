@@ -69,6 +69,7 @@ fn who_says_that_it_is_ill_gets_nothing_until_it_says_that_it_is_well() {
     wait("b to be left alone", || only(&front, "a"));
     let counters = front.engine.counters();
     assert!(counters.check_failures.load(Ordering::Relaxed) >= 3);
+    assert!(front.sample("weir_ingress_health_checks_total{result=\"failed\"}") >= 3.0);
     // All ill: all are asked.
     one.store(false, Ordering::SeqCst);
     wait("both to be asked", || each(&front, "ab"));

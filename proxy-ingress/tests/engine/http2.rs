@@ -1,7 +1,7 @@
 //! HTTP/2 on both sides.
 
 use std::convert::Infallible;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,11 +19,11 @@ use proxy_ingress::route::UpstreamProtocol;
 use crate::common::{Front, Plan, wait};
 use crate::peers::{Backing, Raw, Reply, full, h2c, runtime};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-type Sender = SendRequest<Full<Bytes>>;
+pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
-async fn client(front: &Front) -> Sender {
+pub(crate) async fn client(front: &Front) -> Sender {
     let stream = tokio::net::TcpStream::connect(front.clear()).await.unwrap();
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
@@ -31,7 +31,7 @@ async fn client(front: &Front) -> Sender {
     sender
 }
 
-fn get(uri: &str) -> Request<Full<Bytes>> {
+pub(crate) fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
 }
 
@@ -194,14 +194,14 @@ fn a_client_that_breaks_off_its_body_leaves_no_whole_request_behind() {
     assert!(!backing.seen().ends_with("0\r\n\r\n"), "{}", backing.seen());
 }
 
-fn preface(front: &Front) -> Raw {
+pub(crate) fn preface(front: &Front) -> Raw {
     let mut raw = front.raw();
     raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     raw.send(frame(4, 0, 0, &[]));
     raw
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = length[1..].to_vec();
     bytes.extend_from_slice(&[kind, flags]);
@@ -211,7 +211,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Literal fields, not indexed, not compressed.
-fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -223,7 +223,7 @@ fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-const PSEUDO: [(&str, &str); 4] = [
+pub(crate) const PSEUDO: [(&str, &str); 4] = [
     (":method", "GET"),
     (":scheme", "http"),
     (":authority", "a"),
@@ -231,7 +231,7 @@ const PSEUDO: [(&str, &str); 4] = [
 ];
 
 /// The frames that come, as kind and payload, until the connection ends.
-fn frames(raw: &mut Raw) -> Vec<(u8, Vec<u8>)> {
+pub(crate) fn frames(raw: &mut Raw) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     loop {
         let mut head = [0; 9];
@@ -296,110 +296,4 @@ fn l3_host_that_is_not_the_authority() {
         1.0,
     );
     assert_eq!(backing.seen(), "");
-}
-
-#[test]
-fn l6_rapid_resets_end_the_connection() {
-    let backing = Backing::raw(|session| while session.head().is_some() {});
-    let front = Plan::to(&[backing.address])
-        .settings(|settings| settings.http2.given_up = 50)
-        .start();
-    let mut raw = preface(&front);
-    let block = fields(&PSEUDO);
-    for stream in (1..4001).step_by(2) {
-        let mut both = frame(1, 5, stream, &block);
-        both.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
-        if raw.0.write_all(&both).is_err() {
-            break;
-        }
-        if stream % 40 == 1 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    frames(&mut raw);
-    wait("the end", || {
-        front.engine.connections() == 0 && front.engine.requests() == 0
-    });
-    assert!(
-        backing.seen().matches("GET").count() < 200,
-        "{}",
-        backing.seen().matches("GET").count()
-    );
-}
-
-#[test]
-fn l6_requests_at_work_that_are_reset_are_counted() {
-    let backing = Backing::raw(|session| while session.head().is_some() {});
-    let front = Plan::to(&[backing.address])
-        .settings(|settings| settings.http2.given_up = 20)
-        .start();
-    let mut raw = preface(&front);
-    let block = fields(&PSEUDO);
-    let ended = (1..400).step_by(2).find(|stream| {
-        raw.send(frame(1, 5, *stream, &block));
-        let ended = || front.engine.connections() == 0;
-        wait("the request", || front.engine.requests() == 1 || ended());
-        raw.send(frame(3, 0, *stream, &[0, 0, 0, 8]));
-        wait("its end", || front.engine.requests() == 0);
-        ended()
-    });
-    assert!(ended.is_some_and(|stream| stream < 2 * 25), "{ended:?}");
-}
-
-#[test]
-fn l6_a_flood_of_continuations_ends_the_connection() {
-    let backing = Backing::always(OK);
-    let front = Plan::to(&[backing.address]).start();
-    let mut raw = preface(&front);
-    raw.send(frame(1, 1, 1, &fields(&PSEUDO)));
-    let value = "v".repeat(100);
-    for number in 0..20_000 {
-        let name = format!("x-{number}");
-        if raw
-            .0
-            .write_all(&frame(9, 0, 1, &fields(&[(&name, &value)])))
-            .is_err()
-        {
-            break;
-        }
-    }
-    frames(&mut raw);
-    wait("the end", || front.engine.connections() == 0);
-    assert_eq!(backing.seen(), "");
-}
-
-#[test]
-fn l8_a_header_bomb_is_refused() {
-    let backing = Backing::always(OK);
-    let front = Plan::to(&[backing.address]).start();
-    runtime().block_on(async {
-        let mut sender = client(&front).await;
-        let mut request = get("http://a/");
-        for number in 0..500 {
-            let name: http::HeaderName = format!("x-{number}").parse().unwrap();
-            request
-                .headers_mut()
-                .insert(name, "v".repeat(100).parse().unwrap());
-        }
-        match sender.send_request(request).await {
-            Ok(response) => assert_eq!(response.status(), 431),
-            Err(error) => assert!(!error.is_timeout(), "{error:?}"),
-        }
-    });
-    assert_eq!(backing.seen(), "");
-}
-
-#[test]
-fn l6_a_client_that_opens_no_window_does_not_hold_us_for_ever() {
-    let backing = Backing::always("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\nxxxxxxxxxx");
-    let front = Plan::to(&[backing.address])
-        .settings(|settings| settings.write_timeout = Duration::from_millis(300))
-        .start();
-    let mut raw = front.raw();
-    raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    // SETTINGS_INITIAL_WINDOW_SIZE = 0
-    raw.send(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
-    raw.send(frame(1, 5, 1, &fields(&PSEUDO)));
-    wait("the request", || front.engine.requests() == 1);
-    wait("the end", || front.engine.connections() == 0);
 }

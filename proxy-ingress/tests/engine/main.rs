@@ -14,6 +14,7 @@ mod checks;
 mod client_auth;
 mod common;
 mod drain;
+mod floods;
 mod forwarding;
 mod http2;
 mod limits;

@@ -76,6 +76,8 @@ fn the_backend_speaks_tls_itself_and_other_names_are_terminated() {
     }
     let counters = site.front.engine.counters();
     assert_eq!((count(&counters.tunnels), count(&counters.tunnel_errors)), (3, 0));
+    site.front
+        .counts("weir_ingress_passthrough_total{result=\"connected\"}", 3.0);
     // Terminated: the connection to the endpoint is in clear text, which that one does not understand.
     for name in ["a.site.test", "b.site.test"] {
         let mut stream = site.open(&site.config(&TLS13), name).unwrap();

@@ -113,6 +113,7 @@ fn a_balancer_without_a_good_header_is_closed_and_counted() {
     raw.send(&LINE.as_bytes()[..20]);
     drop(raw);
     wait("cut", || faults(&front, "cut") == 1);
+    front.counts("weir_ingress_proxy_protocol_errors_total{fault=\"cut\"}", 1.0);
     wait("all to end", || front.engine.connections() == 0);
     assert_eq!(front.engine.counters().proxy_faults.lock().unwrap().len(), 5);
     assert_eq!(backing.seen(), "");

@@ -4,6 +4,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_model::{Kind, Object};
@@ -27,7 +28,7 @@ pub(super) struct LoadedFile {
     /// The file that was read; `None` if that could not be.
     stamp: Option<Stamp>,
     /// What is in it.
-    pub(super) objects: Vec<Object>,
+    pub(super) objects: Vec<Arc<Object>>,
     /// What was in it until a moment ago.
     leaving: Option<Leaving>,
     /// What is wrong with it.
@@ -38,7 +39,7 @@ pub(super) struct LoadedFile {
 
 #[derive(Debug)]
 struct Leaving {
-    objects: Vec<Object>,
+    objects: Vec<Arc<Object>>,
     /// When the first of them was missing.
     since: Duration,
     /// When they go.
@@ -116,7 +117,7 @@ impl LoadedFile {
     }
 
     /// What was in the file until a moment ago, and counts unless somebody else has it.
-    pub(super) fn leaving(&self) -> &[Object] {
+    pub(super) fn leaving(&self) -> &[Arc<Object>] {
         self.leaving.as_ref().map_or(&[], |leaving| &leaving.objects)
     }
 
@@ -147,7 +148,7 @@ impl LoadedFile {
 
     fn parse(self, path: &Path, (format, kinds): How, content: &[u8], now: Duration) -> Self {
         let read = manifest::read(format, content, kinds);
-        let mut objects = read.objects;
+        let mut objects: Vec<Arc<Object>> = read.objects.into_iter().map(Arc::new).collect();
         let since = self.leaving.as_ref().map_or(now, |leaving| leaving.since);
         let mut missing = self.objects;
         missing.extend(self.leaving.into_iter().flat_map(|leaving| leaving.objects));
@@ -175,7 +176,7 @@ impl LoadedFile {
 }
 
 /// A sentence for each broken document; they all keep the same objects.
-fn mistakes(path: &Path, broken: &[Broken], kept: &[Object]) -> Vec<String> {
+fn mistakes(path: &Path, broken: &[Broken], kept: &[Arc<Object>]) -> Vec<String> {
     let consequence = match kept.len() {
         0 => "this document is left out".to_owned(),
         n => format!(

@@ -51,8 +51,13 @@ fn told(scanner: &mut Scanner) -> Vec<String> {
 /// What a scan would send at a time, while files are being written.
 fn told_at(scanner: &mut Scanner, now: Duration, writing: &[&str]) -> Vec<String> {
     let writing = writing.iter().map(OsString::from).collect();
-    let scan = scanner.scan(now, &writing).unwrap();
+    let scan = scanner.scan(now, &writing, Look::AtAll).unwrap();
     scan.changes.iter().map(word).collect()
+}
+
+/// A look at all, while nobody writes.
+fn look(scanner: &mut Scanner, now: Duration) -> Scan {
+    scanner.scan(now, &BTreeSet::new(), Look::AtAll).unwrap()
 }
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -119,10 +124,7 @@ fn what_a_changed_file_no_longer_has_goes_when_the_file_is_quiet() {
 
     folder.write("a.yaml", "");
     assert_eq!(told_at(&mut scanner, ms(10_000), &[]).len(), 0);
-    assert_eq!(
-        scanner.scan(ms(10_300), &BTreeSet::new()).unwrap().again,
-        Some(ms(700))
-    );
+    assert_eq!(look(&mut scanner, ms(10_300)).again, Some(ms(700)));
     // The second beginning counts from there, and a slip in it keeps what was before the first.
     folder.write("a.yaml", "kind: Service\nmetadata: {name");
     assert_eq!(told_at(&mut scanner, ms(10_900), &[]).len(), 0);
@@ -131,7 +133,7 @@ fn what_a_changed_file_no_longer_has_goes_when_the_file_is_quiet() {
     assert_eq!(told_at(&mut scanner, ms(20_000), &[]), ["put shop/a"]);
     assert_eq!(told_at(&mut scanner, ms(20_999), &[]).len(), 0);
     assert_eq!(told_at(&mut scanner, ms(21_000), &[]), ["delete shop/b"]);
-    assert_eq!(scanner.scan(ms(21_000), &BTreeSet::new()).unwrap().again, None);
+    assert_eq!(look(&mut scanner, ms(21_000)).again, None);
 
     // So is another file in its place, and its end.
     folder.write(".b.yaml", &service("c", "10.0.0.3"));
@@ -168,6 +170,29 @@ fn what_moves_to_another_file_is_there_once() {
     assert_eq!(told_at(&mut scanner, ms(0), &[]), ["put shop/b"]);
     assert!(scanner.mistakes.is_empty());
     assert_eq!(told_at(&mut scanner, ms(1000), &[]).len(), 0);
+}
+
+#[test]
+fn what_is_more_counts_at_once_and_what_is_missing_when_it_is_quiet() {
+    let folder = Scratch::new();
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let mut scanner = Scanner::new(folder.0.clone(), &Kind::ALL);
+    told_at(&mut scanner, ms(0), &[]);
+    let mut first = |now| {
+        scanner
+            .scan(ms(now), &BTreeSet::new(), Look::AtMore)
+            .map(|scan| (scan.changes.iter().map(word).collect::<Vec<_>>(), scan.again))
+            .unwrap()
+    };
+    folder.write("b.yaml", &service("b", "10.0.0.2"));
+    assert_eq!(first(100), (vec!["put shop/b".to_owned()], None));
+
+    // Removed, and then there under another name: who looks in between says nothing, not even of a third.
+    folder.remove("b.yaml");
+    folder.write("c.yaml", &service("c", "10.0.0.3"));
+    assert_eq!(first(200), (Vec::new(), Some(ms(20))));
+    folder.write("bb.yaml", &service("b", "10.0.0.2"));
+    assert_eq!(told_at(&mut scanner, ms(220), &[]), ["put shop/c"]);
 }
 
 #[test]
@@ -246,7 +271,11 @@ fn a_missing_folder_deletes_nothing() {
     told(&mut scanner);
     let away = folder.0.with_extension("away");
     fs::rename(&folder.0, &away).unwrap();
-    assert!(scanner.scan(Duration::ZERO, &BTreeSet::new()).is_err());
+    assert!(
+        scanner
+            .scan(Duration::ZERO, &BTreeSet::new(), Look::AtAll)
+            .is_err()
+    );
     fs::rename(&away, &folder.0).unwrap();
     assert_eq!(told(&mut scanner).len(), 0);
 }

@@ -16,14 +16,15 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Scan, Scanner};
+use super::{Look, Scan, Scanner};
 use crate::clock;
 use crate::{Changes, SourceError};
 
-/// Files that change together are read together; this much silence means that it was the last of them.
-const QUIET: Duration = Duration::from_millis(20);
+/// Files that change together are read together; this much silence means that it was the last of them. A change after silence is
+/// read at once, and counts unless something is missing from now on: that may be in the file that comes next.
+pub(super) const QUIET: Duration = Duration::from_millis(20);
 /// A folder that changes all the time is read at least this often.
 const QUIET_AT_MOST: Duration = Duration::from_millis(200);
 /// Catches what inotify does not see: files that are links to elsewhere, and some network file systems.
@@ -37,6 +38,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) async fn run(mut scanner: Scanner, changes: mpsc::Sender<Changes>) -> Result<(), SourceError> {
     let mut watch = FolderWatch::default();
     let mut missing = false;
+    let mut look = Look::AtAll;
     loop {
         // Armed before the scan, so that no change falls between the two.
         watch.arm(&scanner.directory);
@@ -44,12 +46,13 @@ pub(super) async fn run(mut scanner: Scanner, changes: mpsc::Sender<Changes>) ->
         let now = clock::monotonic();
         let writing = watch.writing(now);
         let (back, scan) = tokio::task::spawn_blocking(move || {
-            let scan = scanner.scan(now, &writing);
+            let scan = scanner.scan(now, &writing, look);
             (scanner, scan)
         })
         .await
         .map_err(|_| SourceError::Ended(path.clone()))?;
         scanner = back;
+        watch.looked = Some(Instant::now());
         log_folder(&path, &scan, &mut missing);
         let wait = match scan {
             Ok(Scan {
@@ -63,9 +66,9 @@ pub(super) async fn run(mut scanner: Scanner, changes: mpsc::Sender<Changes>) ->
             }
             Err(_) => RETRY,
         };
-        tokio::select! {
-            () = watch.changed() => {}
-            () = sleep(wait) => {}
+        look = tokio::select! {
+            look = watch.changed() => look,
+            () = sleep(wait) => Look::AtAll,
             () = changes.closed() => return Ok(()),
         }
     }
@@ -88,6 +91,8 @@ fn log_folder(path: &str, scan: &io::Result<Scan>, missing: &mut bool) {
 struct FolderWatch {
     armed: Option<Armed>,
     failed: bool,
+    /// When the folder was looked at last.
+    looked: Option<Instant>,
 }
 
 struct Armed {
@@ -137,17 +142,21 @@ impl FolderWatch {
         writing.0.keys().cloned().collect()
     }
 
-    /// Returns when something changed and it is quiet again.
-    async fn changed(&mut self) {
+    /// Returns when something changed after silence, or when it is quiet again.
+    async fn changed(&mut self) -> Look {
         let Some(armed) = &mut self.armed else {
             return std::future::pending().await;
         };
         if armed.events.recv().await.is_none() {
             return std::future::pending().await;
         }
+        if self.looked.is_some_and(|looked| looked.elapsed() >= QUIET) {
+            return Look::AtMore;
+        }
         let quiet = async { while let Ok(Some(())) = timeout(QUIET, armed.events.recv()).await {} };
         // Out of patience is as good as quiet.
         let _ = timeout(QUIET_AT_MOST, quiet).await;
+        Look::AtAll
     }
 }
 

@@ -1,5 +1,6 @@
 //! weir-ingress in a cluster, as a user installs it: what it serves, and that nobody notices when anything changes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -116,6 +117,25 @@ fn a_restart_of_weir_ingress_fails_no_request_and_breaks_no_websocket_early() ->
 }
 
 #[test]
+fn an_ingress_has_the_addresses_of_the_nodes_that_serve_it() -> Result<()> {
+    let cluster = Cluster::find()?;
+    let Some(cluster) = &cluster else { return Ok(()) };
+    let front = Front::deploy(cluster, "ingress-status")?;
+    let words = |args: &[&str]| -> Result<BTreeSet<String>> {
+        let said = cluster.kubectl(args)?;
+        Ok(said.split_whitespace().map(str::to_owned).collect())
+    };
+    let inside = "jsonpath={.items[*].status.addresses[?(@.type=='InternalIP')].address}";
+    let nodes = words(&["get", "nodes", "-o", inside])?;
+    ensure!(nodes.len() >= 2, "{nodes:?}");
+    let told = "jsonpath={.items[*].status.loadBalancer.ingress[*].ip}";
+    let status = || words(&["-n", &front.namespace, "get", "ingress", "-o", told]);
+    let same = clock::wait_until(Duration::from_secs(30), || status().is_ok_and(|now| now == nodes));
+    ensure!(same, "{:?}, and not {nodes:?}", status()?);
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_served_is_an_event_and_others_classes_are_left_alone() -> Result<()> {
     let cluster = Cluster::find()?;
     let Some(cluster) = &cluster else { return Ok(()) };
@@ -162,6 +182,8 @@ fn it_may_do_what_it_does_and_no_more() -> Result<()> {
         (true, "watch endpointslices.discovery.k8s.io -A"),
         (true, "list services -A"),
         (true, "get secrets -n default"),
+        (true, "watch nodes"),
+        (false, "patch nodes"),
         (true, "patch ingresses --subresource=status -n default"),
         (true, "create events.events.k8s.io -n default"),
         (true, "create leases.coordination.k8s.io -n kube-system"),

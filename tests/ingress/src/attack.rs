@@ -63,7 +63,7 @@ impl Attack {
             Self::SlowHeads | Self::HalfHandshakes => 4_000,
             Self::SlowBodies => 2_000,
             Self::SlowReaders => 500,
-            Self::ClosedWindow => 50,
+            Self::ClosedWindow => 25,
             _ => 8,
         }
     }

@@ -108,73 +108,70 @@ fn nobody_notices(name: &str, kind: Attack) -> Result<()> {
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
 fn l7_nobody_notices_four_thousand_heads_that_never_end() -> Result<()> {
     nobody_notices("slow-heads", Attack::SlowHeads)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l7_nobody_notices_two_thousand_bodies_that_drip() -> Result<()> {
     nobody_notices("slow-bodies", Attack::SlowBodies)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l7_nobody_notices_readers_that_take_a_byte_at_a_time() -> Result<()> {
     nobody_notices("slow-readers", Attack::SlowReaders)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l9_nobody_notices_four_thousand_half_handshakes() -> Result<()> {
     nobody_notices("half-tls", Attack::HalfHandshakes)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
 fn l6_nobody_notices_rapid_resets() -> Result<()> {
     nobody_notices("rapid-reset", Attack::RapidReset)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l6_nobody_notices_resets_that_we_are_made_to_send() -> Result<()> {
     nobody_notices("made-reset", Attack::MadeYouReset)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
 fn l6_nobody_notices_heads_that_go_on_for_ever() -> Result<()> {
     nobody_notices("continuation", Attack::Continuations)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l6_nobody_notices_pings() -> Result<()> {
     nobody_notices("pings", Attack::Pings)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l6_nobody_notices_settings() -> Result<()> {
     nobody_notices("settings", Attack::Settings)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l6_nobody_notices_data_without_data() -> Result<()> {
     nobody_notices("empty-data", Attack::EmptyData)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l6_nobody_notices_windows_that_stay_closed() -> Result<()> {
     nobody_notices("window", Attack::ClosedWindow)
 }
 
 #[test]
-#[ignore = "attacks beside a client that is timed: minutes, and two free CPUs"]
+#[ignore = "two minutes for all of them: `--ignored`, and each night"]
 fn l8_nobody_notices_heads_that_grow_when_they_are_read() -> Result<()> {
     nobody_notices("hpack-bomb", Attack::HpackBomb)
 }

@@ -76,7 +76,6 @@ fn web_with_tls(edge: &Edge) -> Result<()> {
 }
 
 #[test]
-#[ignore = "500 requests a second, and two free CPUs; not seen green yet"]
 fn routes_come_and_go_and_no_request_fails() -> Result<()> {
     let _turn = turn();
     trial("ch-routes", async |edge| {
@@ -120,7 +119,6 @@ async fn served(front: &Ingress, host: &str, path: &str, wanted: u16) -> bool {
 }
 
 #[test]
-#[ignore = "500 requests a second, and two free CPUs; not seen green yet"]
 fn endpoints_come_and_go_and_no_request_fails() -> Result<()> {
     let _turn = turn();
     trial("ch-pods", async |edge| {
@@ -172,7 +170,6 @@ async fn shown(front: &Ingress, config: &Arc<ClientConfig>) -> Result<Vec<u8>> {
 }
 
 #[test]
-#[ignore = "500 requests a second, and two free CPUs; not seen green yet"]
 fn l10_certificates_change_under_load_and_bad_ones_change_nothing() -> Result<()> {
     let _turn = turn();
     trial("ch-certs", async |edge| {
@@ -336,7 +333,6 @@ fn l15_a_secret_or_service_of_another_namespace_is_nobodys() -> Result<()> {
 }
 
 #[test]
-#[ignore = "500 requests a second, and two free CPUs; not seen green yet"]
 fn l16_a_second_process_takes_over_and_no_request_fails() -> Result<()> {
     let _turn = turn();
     trial("ch-restart", async |edge| {

@@ -310,3 +310,43 @@ fn grpc_comes_through_with_its_trailers() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn memory_that_is_short_refuses_requests_until_there_is_more() -> Result<()> {
+    trial("op-memory", async |edge| {
+        let (_pod, ingress) = served(edge, &["--memory-budget", "48m"]).await?;
+        let asks = async || client::ask(ingress.http(), "web.test", "/").await;
+        ensure!(asks().await?.0 == 200, "with nobody there");
+        // Each has a large half of a head, and goes on with it for as long as that may take.
+        let mut half = b"GET / HTTP/1.1\r\nHost: web.test\r\nX: ".to_vec();
+        half.resize(28 << 10, b'x');
+        let mut crowd = Vec::new();
+        for _ in 0..1_500 {
+            let mut one = client::tcp(client::CLIENT, ingress.http()).await?;
+            one.write_all(&half).await?;
+            crowd.push(one);
+        }
+        until("the word about it", async || {
+            ingress.log().contains("memory is short")
+        })
+        .await?;
+        let mut refused = client::tcp(client::CLIENT, ingress.http()).await?;
+        let words = b"GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n";
+        refused.write_all(words).await?;
+        let answer = client::rest(&mut refused).await?.to_ascii_lowercase();
+        ensure!(
+            answer.starts_with("http/1.1 503 ") && answer.contains("retry-after: "),
+            "{answer}"
+        );
+        let (_, metrics) = client::ask(ingress.status(), "probe.test", "/metrics").await?;
+        ensure!(
+            !metrics.contains("weir_ingress_limits_total{limit=\"memory\"} 0"),
+            "nothing is counted: {metrics}"
+        );
+        drop(crowd);
+        until("memory", async || {
+            asks().await.is_ok_and(|(status, _)| status == 200)
+        })
+        .await
+    })
+}

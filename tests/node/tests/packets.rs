@@ -179,24 +179,23 @@ fn p5_path_mtu_is_found_without_offloads() -> Result<()> {
 }
 
 fn twenty_megabytes(prefix: &str, no_offloads: bool) -> Result<()> {
-    twenty_megabytes_in(&world(prefix, no_offloads)?)
+    arrive_as_sent(&world(prefix, no_offloads)?, 20_000_000)
 }
 
-fn twenty_megabytes_in(world: &World) -> Result<()> {
-    const BYTES: u64 = 20_000_000;
+fn arrive_as_sent(world: &World, bytes: u64) -> Result<()> {
     let [web_1, _, web_3] = &world.web;
     let _bulks = [Bulk::serve(web_1, BULK)?, Bulk::serve(web_3, BULK)?];
     for service in [BULK_HERE, BULK_THERE] {
         for target in service.tcp() {
-            assert_exact("pod", By::Packet, &world.client, target, BYTES)?;
-            assert_exact("pod", By::Socket, &world.client, target, BYTES)?;
+            assert_exact("pod", By::Packet, &world.client, target, bytes)?;
+            assert_exact("pod", By::Socket, &world.client, target, bytes)?;
         }
         for target in world.at_n1(service.node_tcp()) {
-            assert_exact("outside", By::Packet, &world.outside, target, BYTES)?;
+            assert_exact("outside", By::Packet, &world.outside, target, bytes)?;
         }
     }
     for target in BULK_HERE.tcp() {
-        assert_exact("hairpin", By::Packet, web_1, target, BYTES)?;
+        assert_exact("hairpin", By::Packet, web_1, target, bytes)?;
     }
     assert_checksums(world)
 }
@@ -225,7 +224,8 @@ fn p2_big_tcp_arrives_as_sent() -> Result<()> {
     for host in [world.n1.host(), world.n2.host(), &world.outside] {
         host.sh(&format!("ip link set dev eth0 {big}"))?;
     }
-    twenty_megabytes_in(&world)
+    // The kernel forwards them at some 2 MB/s between veths, weir or not: it refuses most as too big, and TCP sends them again.
+    arrive_as_sent(&world, 2_000_000)
 }
 
 #[test]

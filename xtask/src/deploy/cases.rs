@@ -202,12 +202,12 @@ fn ingress_pod_cases() -> [(&'static str, Value, Value); 8] {
             json!("a/b:dev"),
         ),
         (
-            "containers/0/args/4",
+            "containers/0/args/5",
             json!({"namespaces": ["a", "b"]}),
             json!("--namespace=b"),
         ),
         (
-            "containers/0/args/3",
+            "containers/0/args/4",
             json!({"extraArgs": ["--log=debug"]}),
             json!("--log=debug"),
         ),

@@ -116,7 +116,7 @@ pub(crate) fn span(text: &str) -> Option<Duration> {
 }
 
 /// Units of 1024.
-pub(super) fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let (digits, unit) = split(text);
     let factor = match unit {
         "" => 1,

@@ -1,4 +1,5 @@
-//! Clients that keep a server waiting. `done` counts connections that have begun to.
+//! Clients that keep a server waiting. `done` counts connections that have begun to: what they ask for has been answered by then as
+//! far as it will be, and what a normal client feels is the waiting, not the asking.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::client::Stream;
 use crate::frames::{self, END_HEADERS, END_STREAM, frame, kind};
 
 const DRIP: Duration = Duration::from_millis(500);
+const STREAMS: u32 = 100;
 
 /// Says this, and then a drop now and then, until the server has enough.
 async fn drip(mut stream: Box<dyn Stream>, first: &[u8], drop: &[u8], done: &AtomicU64) {
@@ -47,16 +49,19 @@ pub(super) async fn readers(mut stream: Box<dyn Stream>, done: &AtomicU64) {
     if stream.write_all(ask).await.is_err() {
         return;
     }
-    done.fetch_add(1, Ordering::Relaxed);
+    let mut begun = false;
     while let Ok(1..) = stream.read(&mut [0]).await {
+        if !std::mem::replace(&mut begun, true) {
+            done.fetch_add(1, Ordering::Relaxed);
+        }
         sleep(DRIP).await;
     }
 }
 
-/// A hundred streams, none of which may send anything (`SETTINGS_INITIAL_WINDOW_SIZE` 0).
+/// As many streams as browsers open, none of which may send anything (`SETTINGS_INITIAL_WINDOW_SIZE` 0).
 pub(super) async fn closed_window(mut stream: Box<dyn Stream>, done: &AtomicU64) {
     let mut words = frames::hello(&[(4, 0)]);
-    for number in 0..100 {
+    for number in 0..STREAMS {
         let block = frames::request("GET", "/large");
         words.extend(frame(
             kind::HEADERS,
@@ -68,7 +73,11 @@ pub(super) async fn closed_window(mut stream: Box<dyn Stream>, done: &AtomicU64)
     if stream.write_all(&words).await.is_err() {
         return;
     }
-    done.fetch_add(1, Ordering::Relaxed);
-    let mut said = [0; 4096];
-    while let Ok(1..) = stream.read(&mut said).await {}
+    let mut answers = 0;
+    while let Ok((kind, ..)) = frames::next(&mut stream).await {
+        answers += u32::from(kind == kind::HEADERS);
+        if kind == kind::HEADERS && answers == STREAMS {
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
