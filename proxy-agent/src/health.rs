@@ -96,7 +96,7 @@ impl Health {
         self.state().going = is_going(node);
     }
 
-    /// The own Node was there, and is gone.
+    /// The own Node is not there, or no more.
     pub fn lost_node(&self) {
         self.state().going = true;
     }

@@ -155,6 +155,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 /// What the loop works on.
 struct Agent {
     node_name: String,
+    /// No other Node is listed: a list without it is no folder that has none.
+    only_own_node: bool,
     model: Model,
     maps: Maps,
     interfaces: Interfaces,
@@ -187,6 +189,7 @@ impl Agent {
         let leaving = Leaving::start(maps.pins(), &telemetry.metrics)?;
         Ok(Self {
             node_name: options.node_name.clone(),
+            only_own_node: options.only_own_node,
             model: Model::new(options, adopted),
             maps,
             interfaces,
@@ -210,7 +213,12 @@ impl Agent {
                     // A complete list without it: there is nothing to wait for.
                     self.interfaces
                         .set_node_addresses(own.map(ApiNode::ips).unwrap_or_default());
-                    own.inspect(|node| self.telemetry.set_node(node));
+                    match own {
+                        Some(node) => self.telemetry.set_node(node),
+                        // A folder without any Node is no mistake.
+                        None if objects.is_empty() && !self.only_own_node => {}
+                        None => self.telemetry.lost_node(),
+                    }
                 }
                 Change::Put(object) => {
                     // Its addresses tell which interfaces are uplinks.

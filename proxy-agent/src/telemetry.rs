@@ -71,7 +71,7 @@ impl Telemetry {
         self.health.set_node(node);
     }
 
-    /// The own Node was there, and is gone.
+    /// The own Node is not there, or no more.
     pub fn lost_node(&self) {
         self.health.lost_node();
     }

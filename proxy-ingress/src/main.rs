@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use proxy_daemon::answer;
 use proxy_ingress::config::{Cli, Command};
-use proxy_ingress::{cli, start};
+use proxy_ingress::{cli, memory, start};
 use proxy_source::error;
 
 /// Gives back to the system what is free: the budget for memory (memory.rs) counts on that, and with the allocator of the C library
@@ -15,6 +15,7 @@ use proxy_source::error;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::in_small_pages();
     let command = Cli::parse().command;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {

@@ -12,6 +12,12 @@ use tokio::time::sleep;
 
 use crate::engine::View;
 
+/// The allocator asks for pages of 2 MiB, of which a process as small as this one leaves much unused.
+pub fn in_small_pages() {
+    // Where the kernel does not do it, memory is a little more.
+    let _refused = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 /// Between two looks.
 const TICK: Duration = Duration::from_millis(250);
 

@@ -57,8 +57,8 @@ fn read<'w>(field: &str, words: impl Iterator<Item = &'w str>, problems: &mut Ve
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SourceRanges {
     ranges: BTreeSet<Prefix>,
-    /// Whether one of them is none.
-    broken: bool,
+    /// Families, as far as can be told, of what cannot be read.
+    broken: BTreeSet<Family>,
 }
 
 impl SourceRanges {
@@ -70,7 +70,12 @@ impl SourceRanges {
             if let Ok(range) = word.parse() {
                 read.ranges.insert(range);
             } else {
-                read.broken = true;
+                let meant = if word.contains(':') {
+                    Family::V6
+                } else {
+                    Family::V4
+                };
+                read.broken.insert(meant);
                 problems.push(format!(
                     "loadBalancerSourceRanges has {word:?}, which is no range: nobody is let in by it; correct it"
                 ));
@@ -81,8 +86,8 @@ impl SourceRanges {
 
     /// Who may use the load balancer's addresses of a family; `None` is everybody.
     ///
-    /// A list with ranges of the other family only guards nothing, as with kube-proxy; one in which everything is broken lets
-    /// nobody in.
+    /// A list with ranges of the other family only guards nothing, as with kube-proxy. A family of which nothing can be read lets
+    /// nobody in, nor does a list of which nothing can be read at all.
     pub fn of(&self, family: Family) -> Option<BTreeSet<Prefix>> {
         let ranges = || {
             self.ranges
@@ -92,7 +97,8 @@ impl SourceRanges {
         };
         let open = ranges().any(|range| range.is_everything());
         let none = ranges().next().is_none();
-        let closed = none && self.broken && self.ranges.is_empty();
+        let broken = self.broken.contains(&family) || self.ranges.is_empty() && !self.broken.is_empty();
+        let closed = none && broken;
         ((!open && !none) || closed).then(|| ranges().collect())
     }
 }

@@ -87,10 +87,10 @@ impl Node {
 /// Node is no mistake: weir works without.
 pub fn absence(mut others: Vec<&str>, only_own_is_listed: bool) -> Option<String> {
     const SHOWN: usize = 3;
-    let what = "no Node has this name, so no endpoint is local, and traffic policy Local drops everything";
+    let what = "no Node has this name: where no endpoint names it either, none is local, and traffic policy Local drops everything";
     if only_own_is_listed {
         return Some(format!(
-            "{what}: correct --node-name, unless the kubelet has yet to register the Node"
+            "{what}; correct --node-name, unless the kubelet has yet to register the Node"
         ));
     }
     others.sort_unstable();
@@ -99,5 +99,10 @@ pub fn absence(mut others: Vec<&str>, only_own_is_listed: bool) -> Option<String
         more => format!(" and {more} more"),
     };
     let shown: Vec<&str> = others.into_iter().take(SHOWN).collect();
-    (!shown.is_empty()).then(|| format!("{what}; there is {}{more}: correct --node-name", shown.join(", ")))
+    (!shown.is_empty()).then(|| {
+        format!(
+            "{what}; there is {}{more}: correct --node-name, or bring the Node back",
+            shown.join(", ")
+        )
+    })
 }

@@ -71,6 +71,7 @@ impl Service {
             return None;
         }
         let mut problems = Vec::new();
+        check_type(spec, &mut problems);
         let mut service = Self {
             created: Created::read(object.metadata.creation_timestamp.as_deref()),
             cluster_ips: read_cluster_ips(spec, &mut problems),
@@ -102,6 +103,17 @@ impl Service {
         }
         service.problems = problems;
         Some(service)
+    }
+}
+
+/// A slip in the type leaves a ClusterIP.
+fn check_type(spec: &ServiceSpec, problems: &mut Vec<String>) {
+    let known = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
+    if let Some(word) = spec.kind.as_deref().filter(|word| !known.contains(word)) {
+        let known = known.join(", ");
+        problems.push(format!(
+            "type {word:?} is none: only its cluster IPs are served; write one of {known}"
+        ));
     }
 }
 
@@ -179,7 +191,7 @@ fn read_port(port: &ServicePort, with_node_ports: bool, problems: &mut Vec<Strin
         None | Some(0) => None,
         Some(_) if !with_node_ports => {
             problems.push(format!(
-                "port {name:?} has a nodePort, but the type is ClusterIP: the nodePort is not served; use type NodePort"
+                "port {name:?} has a nodePort, but the type has none: the nodePort is not served; use type NodePort"
             ));
             None
         }

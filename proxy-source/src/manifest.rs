@@ -238,17 +238,25 @@ fn yaml_mistake(document: &Document<'_>) -> Broken {
                 .location()
                 .and_then(|location| usize::try_from(location.line()).ok())
                 .unwrap_or_else(|| document.content_line()),
-            what: without_place(&one_line(&error.without_snippet().to_string())),
+            what: in_our_words(without_place(&one_line(&error.without_snippet().to_string()))),
         },
     }
 }
 
 /// The parser ends its messages with the place, which stands before them here.
-fn without_place(message: &str) -> String {
-    message
-        .split_once(" at line ")
-        .map_or(message, |(what, _)| what)
-        .to_owned()
+fn without_place(message: &str) -> &str {
+    message.split_once(" at line ").map_or(message, |(what, _)| what)
+}
+
+/// And speaks to programmers where it is an operator who has to do something.
+fn in_our_words(message: &str) -> String {
+    if let Some((what, _)) = message.split_once(", set DuplicateKeyPolicy") {
+        return format!("{what}: remove one of the two");
+    }
+    match message.strip_prefix("budget breached: ") {
+        Some(what) => format!("more than a manifest may be ({what}): split it, and use fewer aliases"),
+        None => message.to_owned(),
+    }
 }
 
 fn read_json(text: &str, unclear: &[usize], manifest: &mut Manifest) {
@@ -269,7 +277,7 @@ fn read_json(text: &str, unclear: &[usize], manifest: &mut Manifest) {
             Some(Err(error)) => {
                 manifest.broken.push(Broken {
                     line: error.line(),
-                    what: without_place(&one_line(&error.to_string())),
+                    what: without_place(&one_line(&error.to_string())).to_owned(),
                 });
                 return;
             }

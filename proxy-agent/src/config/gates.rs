@@ -39,11 +39,6 @@ impl Gate {
     }
 }
 
-/// What the file says about a gate.
-pub(super) fn in_file(root: &Value, name: &str) -> Option<bool> {
-    root.get("featureGates")?.get(name)?.as_bool()
-}
-
 /// Whether the file sets gates that switch nothing here.
 pub(super) fn others(gates: &Value) -> bool {
     let names = gates.as_object().into_iter().flat_map(|gates| gates.keys());

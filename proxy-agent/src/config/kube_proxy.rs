@@ -154,7 +154,7 @@ impl KubeProxyConfiguration {
         found.localhost_node_ports = root
             .pointer("/iptables/localhostNodePorts")
             .and_then(Value::as_bool);
-        found.external_ips = gates::in_file(&root, gates::EXTERNAL_IPS);
+        found.external_ips = gate(&root, gates::EXTERNAL_IPS)?;
         found.masquerade = MasqueradeFields::read(&root)?;
         Ok(found)
     }
@@ -207,6 +207,15 @@ impl KubeProxyConfiguration {
         }
         Ok(())
     }
+}
+
+/// What the file says about a gate of ours.
+fn gate(root: &Value, name: &str) -> Result<Option<bool>, Mistake> {
+    let Some(value) = root.get("featureGates").and_then(|gates| gates.get(name)) else {
+        return Ok(None);
+    };
+    expect(&format!("featureGates.{name}"), Form::Bool, value)?;
+    Ok(value.as_bool())
 }
 
 fn is_ours(root: &Value) -> Result<(), Mistake> {

@@ -67,10 +67,10 @@ impl Network {
             RouteNetlinkMessage::NewLink(link) => self.put_link(link),
             RouteNetlinkMessage::DelLink(link) => self.delete_link(link),
             RouteNetlinkMessage::NewAddress(address) => {
-                effect(global_address(address).is_some_and(|address| self.addresses.insert(address)))
+                effect(usable_address(address).is_some_and(|address| self.addresses.insert(address)))
             }
             RouteNetlinkMessage::DelAddress(address) => {
-                effect(global_address(address).is_some_and(|address| self.addresses.remove(&address)))
+                effect(usable_address(address).is_some_and(|address| self.addresses.remove(&address)))
             }
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
                 if is_default(route) =>
@@ -176,7 +176,7 @@ impl Network {
             let family = || {
                 self.addresses
                     .iter()
-                    .filter(move |(_, address)| address.is_ipv4() == v4)
+                    .filter(move |(_, address)| address.is_ipv4() == v4 && is_global(*address))
             };
             let known = family().find(|(_, address)| node.contains(address));
             let leads_out = || family().find(|(index, _)| self.default_routes.contains(index));
@@ -242,8 +242,10 @@ fn kind(info: &LinkInfo) -> Option<String> {
     }
 }
 
-/// Address and interface, if it is an address that others can use: not loopback, not link-local, not of host scope.
-fn global_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+/// Address and interface, if packets can come to it from elsewhere: not loopback, not of host scope, and not one of IPv6's
+/// link-local ones, of which each link has its own. IPv4's are among them, and those of a link's scope: a route may choose one as
+/// the source of what is masqueraded, and then the answers come to it.
+fn usable_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -255,18 +257,24 @@ fn global_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
             _ => None,
         })
     })?;
-    let scope_is_wide = matches!(message.header.scope, AddressScope::Universe | AddressScope::Site);
-    (scope_is_wide && is_global(address)).then_some((message.header.index, address))
-}
-
-fn is_global(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            !(address.is_loopback() || address.is_link_local() || address.is_unspecified())
-        }
+    let goes_out = matches!(
+        message.header.scope,
+        AddressScope::Universe | AddressScope::Site | AddressScope::Link
+    );
+    let usable = match address {
+        IpAddr::V4(address) => !(address.is_loopback() || address.is_unspecified()),
         IpAddr::V6(address) => {
             !(address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified())
         }
+    };
+    (goes_out && usable).then_some((message.header.index, address))
+}
+
+/// Whether it means the same on every link.
+fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_link_local(),
+        IpAddr::V6(_) => true,
     }
 }
 

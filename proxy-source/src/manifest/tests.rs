@@ -65,6 +65,11 @@ fn duplicate_keys_are_a_mistake() {
     let manifest = read(Format::Yaml, "kind: Service\nkind: Node\n", &Kind::ALL);
     assert_eq!(manifest.broken.len(), 1, "{manifest:?}");
     assert_eq!(manifest.broken[0].line, 2);
+    let what = &manifest.broken[0].what;
+    assert!(
+        what.contains("kind") && what.ends_with(": remove one of the two"),
+        "{what}"
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weir_lab::Host;
 use weir_lab::peer::connect::ConnectOptions;
+use weir_lab::{Host, clock};
 use weir_node::probe::Probe;
 use weir_node::services::{REMOTE, SOLO, TARGET, TWIN, WEB, family};
 use weir_node::{By, World, can_run, figures};
@@ -48,6 +48,37 @@ fn p15_a_pod_reaches_itself() -> Result<()> {
                 ensure!(report.is_clean() && report.backend("web-1") == 50, "{report:?}");
             }
         }
+    }
+    Ok(())
+}
+
+/// Answers come back to the address that the route chose, also if it is one that only this link knows.
+#[test]
+fn p15_a_pod_reaches_itself_over_a_link_with_an_address_of_its_own() -> Result<()> {
+    if !can_run(&["ip"]) {
+        return Ok(());
+    }
+    let world = World::new("hairlink")?;
+    let [web_1, ..] = &world.web;
+    let link = web_1.host_interface();
+    for address in ["169.254.1.1/32", "10.244.1.254/32 scope link"] {
+        world.n1.host().sh(&format!("ip addr add {address} dev {link}"))?;
+        let [target, _] = SOLO.udp();
+        let options = ConnectOptions {
+            udp: true,
+            connected: true,
+            ..ConnectOptions::new(target, 20, 5)
+        };
+        let mut last = None;
+        // Node 1 hears of its new address within a second.
+        let answered = clock::wait_until(Duration::from_secs(10), || {
+            last = By::Packet.connect(web_1, &options).ok();
+            last.as_ref()
+                .is_some_and(|report| report.is_clean() && report.backend("web-1") == 20)
+        });
+        ensure!(answered, "{address}: {last:?}");
+        let address = address.split_once(' ').map_or(address, |(address, _)| address);
+        world.n1.host().sh(&format!("ip addr del {address} dev {link}"))?;
     }
     Ok(())
 }

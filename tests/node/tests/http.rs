@@ -50,9 +50,10 @@ fn probes_follow_the_node_and_scrapes_count() -> Result<()> {
     if !can_run(&[]) {
         return Ok(());
     }
-    let world = World::new("http")?;
+    let mut world = World::new("http")?;
     probes_follow_the_node(&world)?;
-    scrapes_count(&world)
+    scrapes_count(&world)?;
+    probes_know_of_a_node_that_is_not_there(&mut world)
 }
 
 fn probes_follow_the_node(world: &World) -> Result<()> {
@@ -83,10 +84,24 @@ fn probes_follow_the_node(world: &World) -> Result<()> {
         "{body}"
     );
     becomes(outside, probes, "/livez", 200)?;
-    world
-        .manifests
-        .write("nodes.yaml", &[node_yaml(&world.n1), node_yaml(&world.n2)])?;
+    let both = [node_yaml(&world.n1), node_yaml(&world.n2)];
+    world.manifests.write("nodes.yaml", &both)?;
     becomes(outside, probes, "/healthz", 200)?;
+    Ok(())
+}
+
+/// An agent that starts while its Node is gone has no older word for that.
+fn probes_know_of_a_node_that_is_not_there(world: &mut World) -> Result<()> {
+    let probes = at(world.n1.v4(), PROBES);
+    world.manifests.write("nodes.yaml", &[node_yaml(&world.n2)])?;
+    becomes(&world.outside, probes, "/healthz", 503)?;
+    world.weir()?.restart()?;
+    let body = becomes(&world.outside, probes, "/healthz", 503)?;
+    ensure!(body.contains(r#""nodeEligible":false"#), "{body}");
+    becomes(&world.outside, probes, "/livez", 200)?;
+    let both = [node_yaml(&world.n1), node_yaml(&world.n2)];
+    world.manifests.write("nodes.yaml", &both)?;
+    becomes(&world.outside, probes, "/healthz", 200)?;
     Ok(())
 }
 

@@ -106,6 +106,10 @@ fn mistakes_are_named_with_their_field() {
             "nodePortAddresses: [eth0]",
             "nodePortAddresses: \"eth0\" is not a range",
         ),
+        (
+            "featureGates: {AllowServiceExternalIPs: \"no\"}",
+            "featureGates.AllowServiceExternalIPs must be ",
+        ),
         ("mode: {}", "mode must be a text"),
         ("mode: a: b", "it is no YAML: "),
         ("mode: [", "it is no YAML: "),
