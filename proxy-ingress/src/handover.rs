@@ -42,6 +42,8 @@ const MOST: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to be there.
 const RETRY: Duration = Duration::from_millis(100);
+/// So often one may break off.
+const TRIES: u32 = 10;
 /// What the new process says when it takes clients.
 const SERVING: u8 = b'S';
 
@@ -74,8 +76,25 @@ impl Predecessor {
     }
 }
 
-/// The sockets of the process that answers at this path; none if nobody does.
+/// The sockets of the process that answers at this path; none if nobody does. One that ends in this moment breaks off, and then
+/// somebody else answers, or nobody.
 pub fn take(path: &Path) -> io::Result<Option<(Vec<Handed>, Predecessor)>> {
+    let breaks_off = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+        )
+    };
+    for _ in 0..TRIES {
+        match ask(path) {
+            Err(error) if breaks_off(&error) => thread::sleep(RETRY),
+            answer => return answer,
+        }
+    }
+    ask(path)
+}
+
+fn ask(path: &Path) -> io::Result<Option<(Vec<Handed>, Predecessor)>> {
     let connected = match name(path)? {
         Some(name) => UnixStream::connect_addr(&name),
         None => UnixStream::connect(path),

@@ -265,6 +265,10 @@ fn without_files_left_it_goes_on_when_some_are_free_again() -> Result<()> {
         );
         ensure!(ingress.is_running(), "it has ended");
         drop(flood);
+        until("free files", async || {
+            ingress.files().is_ok_and(|now| now + 30 < most)
+        })
+        .await?;
         let report = measure(plan(&ingress, Speech::OneEach, 100), Duration::from_secs(1)).await?;
         report.without_loss("after the flood", 90)
     })
