@@ -244,7 +244,8 @@ fn without_files_left_it_goes_on_when_some_are_free_again() -> Result<()> {
     trial("op-files", async |edge| {
         let (_pod, mut ingress) = served(edge, &["--workers", "2"]).await?;
         measure(plan(&ingress, Speech::Http1, 50), Duration::from_millis(300)).await?;
-        let most = ingress.files()? + 40;
+        let before = ingress.files()?;
+        let most = before + 40;
         ingress.limit_files(u64::try_from(most)?)?;
         // More than there are files for: the rest waits in the kernel's queue.
         let mut flood = Vec::new();
@@ -265,13 +266,23 @@ fn without_files_left_it_goes_on_when_some_are_free_again() -> Result<()> {
         );
         ensure!(ingress.is_running(), "it has ended");
         drop(flood);
-        until("free files", async || {
-            ingress.files().is_ok_and(|now| now + 30 < most)
+        // Those that waited in the queue are taken now, and are at their end: until then files are scarce, for pods too.
+        until("the end of the queue", async || {
+            taken(&ingress).await.is_ok_and(|taken| taken >= 200.0)
+                && ingress.files().is_ok_and(|now| now <= before + 5)
         })
         .await?;
         let report = measure(plan(&ingress, Speech::OneEach, 100), Duration::from_secs(1)).await?;
         report.without_loss("after the flood", 90)
     })
+}
+
+/// Connections that it has taken.
+async fn taken(ingress: &Ingress) -> Result<f64> {
+    let (_, metrics) = client::ask(ingress.status(), "probe.test", "/metrics").await?;
+    let series = "weir_ingress_connections_total{listener=\"http\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(series));
+    Ok(count.context("nothing is counted")?.parse()?)
 }
 
 #[test]
